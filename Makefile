@@ -1,0 +1,56 @@
+# PRISM: `make help` lists what there is.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DISTRIBUTIONS := shared services/ingestor services/model-worker services/merger embedded cli
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test up lint format bench chaos schemas lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Make .venv with every command (called by the others)
+
+$(VENV)/.installed: requirements.lock $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PRISM needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 3; }
+	@echo "Installing PRISM into $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
+	@touch $@
+
+demo: install ## Start the embedded fleet, annotate the example, show the output, stop
+	@$(BIN)/python -m prism_cli demo
+
+up: install ## Start a local fleet in the foreground (Ctrl-C stops it)
+	@$(BIN)/prism up
+
+test: install ## Run every test that needs no GPU (chaos and benchmarks apart)
+	@$(BIN)/python -m pytest -m "not chaos"
+
+chaos: install ## Run the long fault tests: kills, stops, outages, lost volumes
+	@$(BIN)/python -m pytest -m chaos
+
+bench: install ## Measure throughput, saturation, memory and recovery; print a table, write JSON
+	@$(BIN)/python -m benchmarks
+
+lint: install ## Check format, style, types and layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install ## Rewrite the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+schemas: install ## Write docs/schemas and docs/settings.md from the models
+	@$(BIN)/python -m tools.reference
+
+lock: install ## Pin every dependency again, with hashes
+	@$(BIN)/python tools/lock.py --upgrade
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

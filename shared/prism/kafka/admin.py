@@ -1,0 +1,169 @@
+"""Topics made and asked about: creation, ids, ends, a group's commits, deletion by need."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from prism.kafka.errors import BrokerAway
+from prism.messages.topics import TopicSpec
+
+_TIMEOUT_S = 10.0
+_LEADERS_S = 30.0
+_EARLIEST: Any = OffsetSpec.earliest()
+_LATEST: Any = OffsetSpec.latest()
+
+
+def _ask(what: str, call: Callable[[], Any]) -> Any:
+    """Run an admin call; turn its failure into BrokerAway."""
+    try:
+        return call()
+    except KafkaException as error:
+        raise BrokerAway(f"{what}: {error.args[0].str()}") from None
+
+
+def ensure_topics(
+    admin: AdminClient, specs: Iterable[TopicSpec], partitions: int, replicas: int = -1
+) -> list[str]:
+    """Make the topics that are not there, wait until all can be used, return the names of the new ones.
+
+    Several services start at once: a topic that another made meanwhile is there all the same.
+    """
+    wanted = list(specs)
+    there = _ask("list topics", lambda: admin.list_topics(timeout=_TIMEOUT_S)).topics
+    missing = [
+        NewTopic(
+            spec.name,
+            num_partitions=spec.partitions or partitions,
+            replication_factor=replicas,
+            config=spec.config,
+        )
+        for spec in wanted
+        if spec.name not in there
+    ]
+    for name, future in _create(admin, missing).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise BrokerAway(f"make topic {name}: {error.args[0].str()}") from None
+    _await_leaders(admin, wanted)
+    return [topic.topic for topic in missing]
+
+
+def _create(admin: AdminClient, topics: list[Any]) -> dict[str, Any]:
+    if not topics:
+        return {}  # librdkafka refuses an empty request
+    return dict(admin.create_topics(topics, request_timeout=_TIMEOUT_S))
+
+
+def _await_leaders(admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
+    """Wait until every partition answers: a topic that was just made has no leaders for a moment."""
+    deadline = time.monotonic() + _LEADERS_S
+    for spec in specs:
+        while True:
+            try:
+                topic_ends(admin, spec.name, range(max(1, partition_count(admin, spec.name))))
+                break
+            except BrokerAway:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
+def partition_count(admin: AdminClient, topic: str) -> int:
+    """Return how many partitions a topic has; 0 when it is not there."""
+    metadata = _ask(f"look up {topic}", lambda: admin.list_topics(topic, timeout=_TIMEOUT_S)).topics.get(
+        topic
+    )
+    return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
+
+
+def topic_id(admin: AdminClient, topic: str) -> str:
+    """Return the id that the cluster gave a topic; empty when it is not there.
+
+    A topic that was deleted and made again has another id: offsets noted before mean nothing then.
+    """
+
+    def describe() -> str:
+        future = admin.describe_topics(TopicCollection([topic]), request_timeout=_TIMEOUT_S)[topic]
+        return str(future.result().topic_id)
+
+    try:
+        return describe()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return ""
+        raise BrokerAway(f"describe {topic}: {error.args[0].str()}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """First offset kept and next offset to come, by partition."""
+
+    low: dict[int, int]
+    high: dict[int, int]
+
+
+def topic_ends(admin: AdminClient, topic: str, partitions: Iterable[int]) -> Ends:
+    """Return where each partition begins and ends now."""
+    wanted = list(partitions)
+
+    def ask(spec: Any) -> dict[int, int]:
+        futures = admin.list_offsets(
+            {TopicPartition(topic, one): spec for one in wanted}, request_timeout=_TIMEOUT_S
+        )
+        return {place.partition: future.result().offset for place, future in futures.items()}
+
+    return Ends(
+        low=_ask(f"ask where {topic} begins", lambda: ask(_EARLIEST)),
+        high=_ask(f"ask where {topic} ends", lambda: ask(_LATEST)),
+    )
+
+
+def committed_offsets(
+    admin: AdminClient, group: str, topic: str, partitions: Iterable[int]
+) -> dict[int, int]:
+    """Return the group's committed offset by partition; a partition without one is left out."""
+    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, one) for one in partitions])
+
+    def ask() -> dict[int, int]:
+        future = admin.list_consumer_group_offsets([request], request_timeout=_TIMEOUT_S)[group]
+        return {one.partition: one.offset for one in future.result().topic_partitions if one.offset >= 0}
+
+    try:
+        return ask()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return {}
+        raise BrokerAway(f"ask what {group} has committed: {error.args[0].str()}") from None
+
+
+def delete_below(admin: AdminClient, topic: str, offsets: Mapping[int, int]) -> None:
+    """Let the broker forget what lies below the offsets. A partition that is gone is no error."""
+    if not offsets:
+        return
+    wanted = [TopicPartition(topic, one, offset) for one, offset in offsets.items()]
+    for place, future in admin.delete_records(wanted, request_timeout=_TIMEOUT_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_OR_PART):
+                raise BrokerAway(f"delete below {place}: {error.args[0].str()}") from None
+
+
+def assign_all(consumer: Consumer, topics: Mapping[str, int], start: int) -> None:
+    """Assign every partition of the topics (name → count) from `start` (an offset or OFFSET_…)."""
+    consumer.assign(
+        [TopicPartition(name, one, start) for name, count in topics.items() for one in range(count)]
+    )

@@ -1,0 +1,132 @@
+"""Producers, consumers and admin clients, configured in one place.
+
+Every producer is idempotent with acks=all and retries without end: a record is either acknowledged
+by the broker or still on its way, and nothing upstream is recorded as done before the former.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from prism.kafka.errors import BrokerAway, BrokerFatal, is_fatal
+from prism.messages.topics import FRAMING_BYTES, INTAKE_MAX_BYTES
+
+_COMMON: dict[str, str | int | bool] = {
+    # Come back soon after a broker's restart; the default waits up to 10 s.
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1000,
+    "socket.keepalive.enable": True,
+    "log.connection.close": False,
+}
+# What librdkafka has to say goes through the process's own log, not raw to stderr.
+_LOGGER = logging.getLogger("librdkafka")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach the broker. `properties` are librdkafka's own and win over the defaults here."""
+
+    bootstrap: str
+    client_id: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def _config(self, *layers: Mapping[str, object]) -> dict[str, object]:
+        config: dict[str, object] = {
+            **_COMMON,
+            "bootstrap.servers": self.bootstrap,
+            "client.id": self.client_id,
+            "logger": _LOGGER,
+        }
+        for layer in layers:
+            config.update(layer)
+        config.update(self.properties)
+        return config
+
+    def producer(self, on_error: Callable[[KafkaError], None], **extra: object) -> Producer:
+        """Return an idempotent producer; `on_error` hears of broker outages and fatal errors."""
+        defaults = {
+            "enable.idempotence": True,
+            "acks": "all",
+            # Without end: an outage of the broker delays records, it does not lose them.
+            "message.timeout.ms": 0,
+            "linger.ms": 2,
+            "compression.type": "lz4",
+            "message.max.bytes": INTAKE_MAX_BYTES + FRAMING_BYTES,
+            "retry.backoff.ms": 20,
+            "error_cb": on_error,
+        }
+        return Producer(self._config(defaults, extra))
+
+    def group_consumer(self, group: str, on_error: Callable[[KafkaError], None], **extra: object) -> Consumer:
+        """Return a member of a group; offsets are committed by the caller alone."""
+        defaults = {
+            "group.id": group,
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            # Measured: a SIGKILLed member's work goes on elsewhere after 5 s (DESIGN.md section 7).
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 1500,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "error_cb": on_error,
+        }
+        return Consumer(self._config(defaults, extra))
+
+    def reader(self, on_error: Callable[[KafkaError], None], **extra: object) -> Consumer:
+        """Return a consumer for manual assignment that never commits."""
+        defaults = {
+            # librdkafka wants a group id even where nothing joins a group.
+            "group.id": f"{self.client_id}.reader",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 100,
+            "error_cb": on_error,
+        }
+        return Consumer(self._config(defaults, extra))
+
+    def admin(self) -> AdminClient:
+        """Return an admin client. Keep the reference until its futures are done."""
+        return AdminClient(self._config())  # type: ignore[arg-type]  # its stub is narrower than the client
+
+
+class ErrorWatch:
+    """Collects what a client's error callback says, for the thread that owns the client.
+
+    Raising inside a librdkafka callback is lost or worse; `check` raises in the owner's own loop.
+    """
+
+    def __init__(self) -> None:
+        self._fatal: KafkaError | None = None
+        self.last: KafkaError | None = None
+        self.all_brokers_down = False
+
+    def __call__(self, error: KafkaError) -> None:
+        self.last = error
+        if is_fatal(error):
+            self._fatal = error
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.all_brokers_down = True
+
+    def heard_from_broker(self) -> None:
+        """Note that something came back from the broker."""
+        self.all_brokers_down = False
+
+    def check(self) -> None:
+        """Raise BrokerFatal if the client cannot go on."""
+        if self._fatal is not None:
+            raise BrokerFatal(f"Kafka client: {self._fatal.str()}")
+
+
+def first_contact(settings: KafkaSettings, timeout_s: float) -> str:
+    """Return the cluster's id. Raise BrokerAway if nobody answers within the time."""
+    admin = settings.admin()
+    try:
+        metadata = admin.list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise BrokerAway(f"no Kafka broker answers at {settings.bootstrap}: {error.args[0].str()}") from None
+    return str(metadata.cluster_id or "")

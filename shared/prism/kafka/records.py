@@ -1,0 +1,99 @@
+"""Records' keys and headers: CloudEvents in binary mode and a W3C traceparent.
+
+Sources: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (binary content mode: attributes as
+`ce_` headers); W3C Trace Context, section 3.2 (`00-<trace id>-<span id>-<flags>`).
+Ids are deterministic: a record that is sent again after a crash carries the same `ce_id`.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from confluent_kafka import Message
+
+Headers = list[tuple[str, str | bytes | None]]
+
+CE_TYPE_PREFIX = "io.prism."
+
+
+def trace_parent(run_id: str, ce_id: str) -> str:
+    """Return the traceparent of a record: one trace per run, one span per record."""
+    trace = hashlib.sha256(run_id.encode()).hexdigest()[:32]
+    span = hashlib.sha256(ce_id.encode()).hexdigest()[:16]
+    return f"00-{trace}-{span}-01"
+
+
+def event_headers(kind: str, ce_id: str, source: str, run_id: str) -> Headers:
+    """Return the headers of one record. `kind` is the message's name: `batch`, `result`, …"""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", ce_id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", (CE_TYPE_PREFIX + kind).encode()),
+        ("content-type", b"application/json"),
+        ("traceparent", trace_parent(run_id, ce_id).encode()),
+    ]
+
+
+def read_headers(headers: Iterable[tuple[str, str | bytes | None]] | None) -> dict[str, str]:
+    """Return headers as text, the last of a name winning; bytes that are no UTF-8 become U+FFFD."""
+    found: dict[str, str] = {}
+    for name, value in headers or ():
+        if isinstance(value, bytes):
+            found[name.lower()] = value.decode("utf-8", "replace")
+        elif value is not None:
+            found[name.lower()] = value
+    return found
+
+
+def read_key(key: bytes | str | None) -> str:
+    """Return a record's key as text; what is no UTF-8 becomes U+FFFD, none is empty."""
+    if key is None:
+        return ""
+    return key if isinstance(key, str) else key.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record that was received: a client's message without its `None`s."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    value: bytes | None
+    timestamp_ms: int
+    message: Message
+
+    @classmethod
+    def of(cls, message: Message) -> "Record":
+        """Return the record in a message that carries no error."""
+        return cls(
+            topic=message.topic() or "",
+            partition=_number(message.partition()),
+            offset=_number(message.offset()),
+            key=read_key(message.key()),
+            value=_bytes(message.value()),
+            timestamp_ms=message.timestamp()[1],
+            message=message,
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers as text, names in lower case."""
+        found = self.message.headers() or []
+        return read_headers(found.items() if isinstance(found, dict) else found)
+
+    @property
+    def headers_as_sent(self) -> list[tuple[str, str | bytes | None]]:
+        """The headers as they came."""
+        found = self.message.headers() or []
+        return list(found.items() if isinstance(found, dict) else found)
+
+
+def _number(value: int | None) -> int:
+    return -1 if value is None else value
+
+
+def _bytes(value: bytes | str | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,85 @@
+"""Compacted topics read as tables: from the beginning, then as they change.
+
+`caught_up` becomes true once everything that was there at the start has been applied; before that
+what the tables show is the past, and nobody may act on it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError
+
+from prism.kafka.admin import assign_all, partition_count, topic_ends
+from prism.kafka.clients import ErrorWatch, KafkaSettings
+from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.records import Record
+
+Handler = Callable[[Record], None]
+
+
+class TableReader:
+    """Feeds each record of some topics to the topic's handler, in partition order."""
+
+    def __init__(self, settings: KafkaSettings, handlers: Mapping[str, Handler]) -> None:
+        self.errors = ErrorWatch()
+        self._handlers = dict(handlers)
+        self._admin = settings.admin()
+        self._consumer: Consumer = settings.reader(
+            self.errors,
+            **{"enable.partition.eof": True, "queued.max.messages.kbytes": 4096, "fetch.wait.max.ms": 20},
+        )
+        self._pending: dict[tuple[str, int], int] = {}
+        self._reached: dict[tuple[str, int], int] = {}
+        self._start()
+
+    def _start(self) -> None:
+        counts = {name: partition_count(self._admin, name) for name in self._handlers}
+        absent = [name for name, count in counts.items() if not count]
+        if absent:
+            raise BrokerAway(
+                f"topic {absent[0]} is not there yet: start a service that makes topics, or `prism doctor`"
+            )
+        assign_all(self._consumer, counts, OFFSET_BEGINNING)
+        self._expect(counts)
+
+    def _expect(self, counts: Mapping[str, int]) -> None:
+        for name, count in counts.items():
+            ends = topic_ends(self._admin, name, range(count))
+            for one, high in ends.high.items():
+                if high > max(ends.low[one], self._reached.get((name, one), 0)):
+                    self._pending[name, one] = high
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that was there at the start (or at the last `expect_end`) has been applied."""
+        return not self._pending
+
+    def expect_end(self) -> None:
+        """Ask where the topics end now: `caught_up` is false until that point is applied."""
+        self._expect({name: partition_count(self._admin, name) for name in self._handlers})
+
+    def poll(self, timeout_s: float, most: int = 500) -> int:
+        """Apply what has come, waiting at most `timeout_s` for the first; return how many records."""
+        applied = 0
+        for message in self._consumer.consume(most, timeout_s):
+            error, record = message.error(), Record.of(message)
+            if error is None:
+                self._handlers[record.topic](record)
+                self._passed(record, record.offset + 1)
+                applied += 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # Compaction may have taken the very last offsets: reaching the end is what counts.
+                self._passed(record, record.offset)
+            else:
+                raise_if_fatal(error)
+        self.errors.check()
+        return applied
+
+    def _passed(self, record: Record, position: int) -> None:
+        place = (record.topic, record.partition)
+        self._reached[place] = position
+        if place in self._pending and position >= self._pending[place]:
+            del self._pending[place]
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()

@@ -1,0 +1,73 @@
+"""What travels in topics: one model per message, the reasons, the topics' names.
+
+Comes in: nothing. Goes out: models that every process parses and writes, and the JSON Schemas in
+`docs/schemas/` that `make schemas` makes of them.
+"""
+
+from prism.messages.base import SCHEMA_VERSION, BadMessage, Message
+from prism.messages.batch import Batch, BatchRow, Result, ResultRow, Usage, batch_id
+from prism.messages.fleet import Command, CommandName, Heartbeat, OutputPublished, WorkerState
+from prism.messages.intake import Reference
+from prism.messages.progress import FileProgress, MergeState, OutputFile, Progress
+from prism.messages.reasons import FileReason, MessageReason, RowReason
+from prism.messages.run import (
+    Cursor,
+    CutPosition,
+    FileCursor,
+    MessageSource,
+    RunFile,
+    RunRecord,
+    RunState,
+    UriSource,
+    cursor_key,
+)
+from prism.messages.topics import Topics, TopicSpec
+
+ALL_MESSAGES: tuple[type[Message], ...] = (
+    Reference,
+    RunRecord,
+    Cursor,
+    Batch,
+    Result,
+    Progress,
+    Heartbeat,
+    Command,
+    OutputPublished,
+)
+
+__all__ = [
+    "ALL_MESSAGES",
+    "SCHEMA_VERSION",
+    "BadMessage",
+    "Batch",
+    "BatchRow",
+    "Command",
+    "CommandName",
+    "Cursor",
+    "CutPosition",
+    "FileCursor",
+    "FileProgress",
+    "FileReason",
+    "Heartbeat",
+    "MergeState",
+    "Message",
+    "MessageReason",
+    "MessageSource",
+    "OutputFile",
+    "OutputPublished",
+    "Progress",
+    "Reference",
+    "Result",
+    "ResultRow",
+    "RowReason",
+    "RunFile",
+    "RunRecord",
+    "RunState",
+    "TopicSpec",
+    "Topics",
+    "UriSource",
+    "Usage",
+    "WorkerState",
+    "batch_id",
+    "cursor_key",
+]

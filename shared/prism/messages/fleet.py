@@ -1,0 +1,84 @@
+"""`prism.workers`, `prism.control`, `prism.outputs` and the headers of `prism.dead-letter`."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from prism.messages.base import Message
+
+HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_EXPIRY_SECONDS = 6.0
+
+DEAD_REASON = "prism_reason"
+DEAD_DETAIL = "prism_detail"
+DEAD_TOPIC = "prism_topic"
+DEAD_PARTITION = "prism_partition"
+DEAD_OFFSET = "prism_offset"
+
+
+class WorkerState(StrEnum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Heartbeat(Message):
+    """One worker's status, once a second."""
+
+    worker_id: str
+    session: str = Field("", description="made anew at each start of the process")
+    state: WorkerState
+    reason: str | None = Field(None, description="what a waiting worker waits for")
+    model: str = ""
+    model_server: str = ""
+    limit: int = Field(0, description="most calls at once")
+    in_flight: list[str] = Field(default=[], description="batch ids; see batch.batch_id")
+    partitions: list[int] = []
+    started_at: str = ""
+    updated_at: str = ""
+    rows_processed: int = 0
+    api_calls: int = 0
+    rows_per_sec: float = 0.0
+    tokens_per_sec: float = 0.0
+    avg_tokens_per_row: float = 0.0
+    tokens_total: int = 0
+    errors: int = 0
+    last_error: str | None = None
+
+
+class CommandName(StrEnum):
+    """What can be asked of a run."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+
+
+class Command(Message):
+    """`prism.control`: the key names the run."""
+
+    command: CommandName
+    issued_at: str = ""
+    issued_by: str = ""
+
+
+class OutputPublished(Message):
+    """`prism.outputs`: a file is complete and under its final name."""
+
+    run_id: str
+    label: str
+    format: str = "csv"
+    uri: str
+    path: str
+    manifest: str = ""
+    rows: int
+    rows_ok: int
+    rows_failed: int
+    bytes: int
+    sha256: str
+    partial: bool = False
+    published_at: str = ""

@@ -1,0 +1,91 @@
+"""The topics: their names and what the broker keeps of them (DESIGN.md section 2)."""
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+DAY_MS = 24 * 3600 * 1000
+# Kafka counts a record's key, headers and framing too: leave room beside the 16 MiB of value.
+INTAKE_MAX_BYTES = 16 * MIB
+# A row that is refused for its length (8 MiB at most) still travels, to come back as it was.
+RESULT_MAX_BYTES = 16 * MIB
+FRAMING_BYTES = 64 * 1024
+
+# By need: no time limit, no size limit; the reader deletes what no unpublished run needs.
+_BY_NEED = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+_COMPACT = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic as it is wanted: `partitions` None means the fleet's setting."""
+
+    name: str
+    partitions: int | None
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of all topics under one prefix."""
+
+    prefix: str = "prism."
+
+    @property
+    def intake(self) -> str:
+        return self.prefix + "intake"
+
+    @property
+    def control(self) -> str:
+        return self.prefix + "control"
+
+    @property
+    def runs(self) -> str:
+        return self.prefix + "runs"
+
+    @property
+    def batches(self) -> str:
+        return self.prefix + "batches"
+
+    @property
+    def results(self) -> str:
+        return self.prefix + "results"
+
+    @property
+    def progress(self) -> str:
+        return self.prefix + "progress"
+
+    @property
+    def workers(self) -> str:
+        return self.prefix + "workers"
+
+    @property
+    def dead_letter(self) -> str:
+        return self.prefix + "dead-letter"
+
+    @property
+    def outputs(self) -> str:
+        return self.prefix + "outputs"
+
+    def specs(self) -> list[TopicSpec]:
+        """Return every topic as it is wanted."""
+        big = {"max.message.bytes": str(INTAKE_MAX_BYTES + FRAMING_BYTES)}
+        rows = {"max.message.bytes": str(RESULT_MAX_BYTES + FRAMING_BYTES)}
+        # Small segments: compaction and deletion act on closed segments only.
+        small = {"segment.bytes": str(16 * MIB), "segment.ms": str(DAY_MS)}
+        return [
+            TopicSpec(self.intake, 4, {**_BY_NEED, **big}),
+            TopicSpec(self.control, 1, {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)}),
+            TopicSpec(self.runs, 1, {**_COMPACT, **small, **rows}),
+            TopicSpec(self.batches, None, {**_BY_NEED, **small, **rows}),
+            TopicSpec(self.results, None, {**_BY_NEED, **small, **rows}),
+            TopicSpec(self.progress, 1, {**_COMPACT, **small}),
+            TopicSpec(
+                self.workers, 1,
+                {"cleanup.policy": "compact,delete", "retention.ms": str(DAY_MS), **small},
+            ),
+            TopicSpec(
+                self.dead_letter, 1,
+                {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS), **big},
+            ),
+            TopicSpec(self.outputs, 1, {**_COMPACT, **small}),
+        ]  # fmt: skip

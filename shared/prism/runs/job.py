@@ -1,0 +1,138 @@
+"""Job files: what is to be done with the rows of a CSV.
+
+Every scalar of the YAML is read as text and given its type by the model here, so that YAML's own
+ideas (`NO` = false, `1.10` = 1.1, `010` = 8) cannot change a value, and no tag can build an object.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from prism.runs.naming import NAMING_FIELDS, PatternRefused, check_pattern
+
+
+class JobRefused(Exception):
+    """A job file that cannot be used: one line with file, key and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Project(_Section):
+    """Names the run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    version: str = Field("v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+
+
+class Model(_Section):
+    """Which model answers, and how it is asked."""
+
+    name: str | None = Field(None, description="none: the fleet's own model (OLLAMA_MODEL)")
+    batch_size: int = Field(10, ge=1, le=200, description="rows per model call")
+    retries: int = Field(3, ge=1, le=20, description="calls that a row may spoil before it fails")
+    delay: float = Field(1.0, ge=0, le=600, description="seconds before the second try; doubles, with jitter")
+
+
+class Checkpoints(_Section):
+    """Part files while the run goes on."""
+
+    interval: int = Field(1000, ge=1, description="rows per part file")
+    cleanup_after_merge: bool = False
+
+
+class Output(_Section):
+    """The published file."""
+
+    naming_pattern: str = "{run_id}_{label}"
+    checkpoints: Checkpoints = Checkpoints()
+
+    @field_validator("naming_pattern")
+    @classmethod
+    def _usable(cls, pattern: str) -> str:
+        try:
+            check_pattern(pattern)
+        except PatternRefused as error:
+            raise ValueError(str(error)) from None
+        return pattern
+
+
+class Merge(_Section):
+    """When and in which order the output is published."""
+
+    condition: Literal["all_success", "any_success", "always"] = "all_success"
+    sort_by: str | None = Field(None, description="a column of the input; none: the input's order")
+    max_failed: str | None = Field(
+        None,
+        pattern=r"^\d+(\.\d+)?%?$",
+        description="withhold an output with more failures: a count, or per cent",
+    )
+
+    def allows(self, rows: int, failed: int) -> bool:
+        """Return whether `failed` of `rows` is within `max_failed`."""
+        if self.max_failed is None:
+            return True
+        if self.max_failed.endswith("%"):
+            return failed * 100 <= float(self.max_failed[:-1]) * rows
+        return failed <= float(self.max_failed)
+
+
+class Prompts(_Section):
+    """Where the prompt file is."""
+
+    config_file: str = Field("prompt.json", description="relative to the job file's folder")
+
+
+class Table(_Section):
+    """How the CSV is written."""
+
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    required_columns: list[str] = ["Message"]
+
+
+class Job(_Section):
+    """One job file."""
+
+    project: Project = Project()
+    model: Model = Model()
+    output: Output = Output()
+    merge: Merge = Merge()
+    prompts: Prompts = Prompts()
+    table: Table = Table()
+
+
+def parse_job(fields: Any, where: str = "job") -> Job:
+    """Return the job in a mapping. Raise JobRefused with the first wrong key."""
+    if not isinstance(fields, dict):
+        raise JobRefused(f"{where}: a job file is a mapping of sections (project, model, …)")
+    try:
+        return Job.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(step) for step in first["loc"])
+        raise JobRefused(f"{where}: {key}: {first['msg']} (it is {first['input']!r})") from None
+
+
+def read_job(path: Path) -> tuple[Job, dict[str, Any]]:
+    """Return a job file's job, and its fields as written. Raise JobRefused."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise JobRefused(
+            f"no job file {path.name} in {path.parent}: put it there or send another `job` header"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobRefused(f"{path.name}: cannot be read: {error}") from None
+    try:
+        fields = yaml.load(text, Loader=yaml.BaseLoader)  # BaseLoader makes text only
+    except yaml.YAMLError as error:
+        raise JobRefused(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+    return parse_job(fields or {}, path.name), dict(fields or {})
+
+
+def naming_fields() -> tuple[str, ...]:
+    """Return the placeholders that `naming_pattern` may use."""
+    return NAMING_FIELDS

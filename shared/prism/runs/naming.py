@@ -1,0 +1,77 @@
+"""Names made of what people send: labels, run ids, output names. Row text never gets here."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+NAMING_FIELDS = ("project", "version", "label", "date", "run_id")
+MAX_LABEL = 80
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class PatternRefused(Exception):
+    """A naming pattern that names an unknown field or a folder."""
+
+
+def is_run_id(text: str) -> bool:
+    """Return whether a run id is fit for keys and file names."""
+    return _RUN_ID.fullmatch(text) is not None and ".." not in text
+
+
+def is_job_name(text: str) -> bool:
+    """Return whether a `job` header names a job file, and nothing but one."""
+    return _JOB_NAME.fullmatch(text) is not None
+
+
+def clean_label(text: str) -> str:
+    """Return a label fit for a file name: the text itself, or what is left of it and a hash."""
+    if _LABEL.fullmatch(text) and ".." not in text:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[: MAX_LABEL - 9]
+    return f"{kept}-{digest}" if kept else digest
+
+
+def generated_run_id(
+    project: str, version: str, model_tag: str, timestamp_ms: int, partition: int, offset: int
+) -> str:
+    """Return the run id of a record without one: the same record gives the same id, always."""
+    when = datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y%m%d_%H%M%S")
+    return f"{project}_{version}_m{model_tag}_{when}_{partition}-{offset}"
+
+
+def model_tag(name: str | None, ids: Mapping[str, str]) -> str:
+    """Return a model's id in `models.json`, else ten alphanumerics of its name; 0 is the fleet's own."""
+    if not name:
+        return "0"
+    return ids.get(name) or re.sub(r"[^A-Za-z0-9]", "", name)[:10] or "0"
+
+
+def results_partition(run_id: str, partitions: int) -> int:
+    """Return the partition of `prism.results` that a new run gets."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4]) % partitions
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise PatternRefused unless the pattern makes a plain file name of known fields."""
+    for name in _PLACEHOLDER.findall(pattern):
+        if name not in NAMING_FIELDS:
+            raise PatternRefused(f"unknown placeholder {{{name}}}; there are {', '.join(NAMING_FIELDS)}")
+    rest = _PLACEHOLDER.sub("x", pattern)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,120}", rest) or ".." in rest:
+        raise PatternRefused("use letters, digits, '.', '_', '-' and placeholders; folders are not allowed")
+
+
+def output_name(pattern: str, fields: Mapping[str, str]) -> str:
+    """Return the file name, without its ending, that a pattern gives."""
+    check_pattern(pattern)
+    return _PLACEHOLDER.sub(lambda found: fields[found.group(1)], pattern)
+
+
+def part_name(run_id: str, label: str, number: int) -> str:
+    """Return the name of a part file, counted from 1."""
+    return f"checkpoint_{run_id}_{label}_part{number:04d}.csv"
