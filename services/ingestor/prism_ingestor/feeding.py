@@ -1,0 +1,184 @@
+"""One run's feeding: cuts in their order, under credit, and again where a batch was lost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from prism.messages import (
+    Batch,
+    BatchRow,
+    CutPosition,
+    FileCursor,
+    FileProgress,
+    Progress,
+    RowReason,
+    RunFile,
+)
+from prism.runs.cutting import Cut, cut_rows, row_position
+from prism.runs.job import Job
+from prism.runs.tracker import (
+    MAX_FEEDINGS,
+    BrokerView,
+    FeedTracker,
+    Outstanding,
+    Place,
+    is_merged,
+    resume_point,
+)
+from prism.tables import Header, TableFormat, read_header, read_rows
+from prism_ingestor.sources import PlainFile
+
+
+@dataclass(slots=True)
+class FileFeed:
+    """One file of a run while it is fed."""
+
+    run_id: str
+    file: RunFile
+    plain: PlainFile
+    job: Job
+    fmt: TableFormat
+    tracker: FeedTracker = field(default_factory=FeedTracker)
+    _header: Header | None = None
+    _cuts: Iterator[Cut] | None = None
+
+    def cuts_from(self, start: CutPosition) -> Iterator[Cut]:
+        """Cut the file from a batch's position."""
+        if self._header is None:
+            self._header = read_header(self.plain.path, self.fmt)
+        rows = read_rows(self.plain.path, self._header, self.fmt, row_position(start))
+        return cut_rows(rows, self.job.model.batch_size, start)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every batch was fed once."""
+        return self.tracker.next.sequence >= self.file.batches
+
+    def next_batch(self) -> tuple[Batch, Cut]:
+        """Return the next batch to feed. Raises SourceChanged."""
+        if self._cuts is None:
+            self._cuts = self.cuts_from(self.tracker.next)
+        if self.tracker.next.sequence % 64 == 0:
+            self.plain.assert_unchanged()
+        cut = next(self._cuts)
+        return self._batch(cut, feeding=1), cut
+
+    def batch_again(self, sequence: int) -> tuple[Batch, Cut]:
+        """Return a lost batch; at its last feeding its rows are rejected as lost. Raises SourceChanged."""
+        self.plain.assert_unchanged()
+        one = self.tracker.outstanding[sequence]
+        cut = next(self.cuts_from(one.start))
+        return self._batch(cut, feeding=one.feedings + 1), cut
+
+    def _batch(self, cut: Cut, feeding: int) -> Batch:
+        rows = cut.batch_rows()
+        if feeding > MAX_FEEDINGS:
+            rows = [
+                BatchRow(row_id=row.row_id, cells=row.cells, rejected=row.rejected or RowReason.LOST)
+                for row in rows
+            ]
+        return Batch(
+            run_id=self.run_id,
+            label=self.file.label,
+            sequence=cut.start.sequence,
+            first_row=cut.start.ordinal,
+            fed=feeding,
+            rows=rows,
+        )
+
+    def recover(self, cursor: FileCursor, progress: FileProgress, found: dict[int, Place]) -> None:
+        """Go on where an earlier ingestor stopped; `found` are the batches that still lie in the topic."""
+        self.tracker.lost = dict(cursor.refed)
+        self.tracker.next = cursor.oldest
+        resume = min(resume_point(cursor, progress, found), self.file.batches)
+        self._cuts = None
+        if cursor.oldest.sequence >= resume:
+            return
+        for cut in self.cuts_from(cursor.oldest):
+            if cut.start.sequence >= resume:
+                break
+            if is_merged(progress, cut.start.sequence):
+                self.tracker.skipped(cut.end)
+            else:
+                self.tracker.found(cut.start, cut.end, found.get(cut.start.sequence))
+
+
+@dataclass(slots=True)
+class RunFeed:
+    """A run's files while they are fed, one after the other."""
+
+    run_id: str
+    priority: int
+    results_partition: int
+    files: list[FileFeed]
+    recover_at: int | None = None
+    found: dict[str, dict[int, Place]] = field(default_factory=dict)
+    cursors: dict[str, FileCursor] = field(default_factory=dict)
+    merged: int = -1
+    moved_at: float = 0.0
+    read_to: int = -1
+
+    @property
+    def recovering(self) -> bool:
+        """Whether it is still unknown what an earlier ingestor has fed."""
+        return self.recover_at is not None
+
+    @property
+    def unmerged(self) -> int:
+        """Batches that count against the window."""
+        return sum(one.tracker.unmerged for one in self.files)
+
+    def current(self) -> FileFeed | None:
+        """Return the file that is fed now."""
+        if self.recovering:
+            return None
+        return next((one for one in self.files if not one.exhausted), None)
+
+    @property
+    def all_fed(self) -> bool:
+        """Whether every batch of every file was fed."""
+        return not self.recovering and all(one.exhausted for one in self.files)
+
+    def apply(self, progress: Progress, now: float) -> list[Outstanding]:
+        """Take in what is merged; return the batches that this frees."""
+        self.read_to = progress.read_to
+        if self.recovering:
+            if progress.read_to < (self.recover_at or 0):
+                return []
+            self._recover(progress)
+        freed: list[Outstanding] = []
+        for one in self.files:
+            freed += one.tracker.merged(progress.files.get(one.file.label, FileProgress()))
+        merged = progress.rows_ok + progress.rows_failed
+        if merged != self.merged:
+            self.merged, self.moved_at = merged, now
+        return freed
+
+    def _recover(self, progress: Progress) -> None:
+        for one in self.files:
+            label = one.file.label
+            file_progress = progress.files.get(label, FileProgress())
+            cursor = self.cursors.get(label, FileCursor())
+            one.recover(cursor, file_progress, self.found.get(label, {}))
+        self.recover_at = None
+        self.found = {}
+
+    def lost(self, view: BrokerView) -> list[tuple[FileFeed, int]]:
+        """Return the batches that must be fed again."""
+        if self.recovering:
+            return []
+        lost = []
+        for one in self.files:
+            one.tracker.note_view(view, self.results_partition)
+            lost += [(one, sequence) for sequence in one.tracker.lost_sequences(self.read_to)]
+        return lost
+
+    def cursor(self) -> dict[str, FileCursor]:
+        """Return the positions to write while it is fed."""
+        return {one.file.label: one.tracker.cursor() for one in self.files}
+
+    def last_cursor(self) -> dict[str, FileCursor]:
+        """Return the positions to write at the end: every batch handed to the producer counts as fed."""
+        return {
+            one.file.label: FileCursor(next=one.tracker.next, oldest=one.tracker.oldest())
+            for one in self.files
+        }

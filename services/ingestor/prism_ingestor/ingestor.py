@@ -1,0 +1,581 @@
+"""The ingestor's loop: who is active, what is accepted, what is fed.
+
+    prism.intake ─► submission ─► prism.runs (accepted) ─► pass 1 ─► prism.runs (running)
+                                                                        │
+    prism.progress (credit) ─────────────────────────────► feeding ─────┴─► prism.batches
+
+What dies where. An intake offset is committed after its run is acknowledged in `prism.runs`: before that
+the record is read again and makes the same run. A run between acceptance and pass 1 is checked again. A
+batch is fed before the cursor shows it: the next ingestor finds it in `prism.batches`, or merged, and
+feeds on behind it. What a stale ingestor still sends is a batch of the same name, or a record of a lower
+epoch, and changes nothing.
+"""
+
+import json
+import queue
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from prism.kafka.admin import partition_count
+from prism.kafka.clients import ErrorWatch, KafkaSettings
+from prism.kafka.dead_letters import send_dead_letter
+from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.records import Record, event_headers
+from prism.messages import (
+    Batch,
+    CommandName,
+    MergeState,
+    MessageReason,
+    Progress,
+    RunFile,
+    RunRecord,
+    RunState,
+    Topics,
+)
+from prism.runs import credit
+from prism.runs.job import parse_job
+from prism.runs.naming import results_partition
+from prism.service import fault
+from prism.service.lifecycle import StopSignal
+from prism.service.logs import get_logger
+from prism.service.readiness import Readiness
+from prism_ingestor import metrics
+from prism_ingestor.broker_probe import BrokerProbe
+from prism_ingestor.checking import Checked, Checker, clear_scratch, table_format
+from prism_ingestor.commands import ControlTopic, Waiting
+from prism_ingestor.feeding import FileFeed, RunFeed
+from prism_ingestor.fleet_view import FleetView
+from prism_ingestor.intake import IntakeReader, Submission
+from prism_ingestor.intake_topic import IntakeTopic, MessageFetcher
+from prism_ingestor.ledger import Ledger, now_text
+from prism_ingestor.load import PartitionLoad
+from prism_ingestor.settings import IngestorSettings
+from prism_ingestor.sources import SourceChanged, Sources
+from prism_ingestor.stalls import stall_reason
+from prism_ingestor.takeover import fed_batches
+
+log = get_logger(__name__)
+
+IDLE_WAIT_S, BUSY_WAIT_S = 0.05, 0.01
+CURSOR_EVERY_S = 1.0
+# Batches of one run in a row before the next run has its turn.
+TURN = 8
+# One who was overruled waits until the group has surely noticed that it is gone.
+OVERRULED_WAIT_S = 8.0
+
+
+@dataclass(slots=True)
+class _Timers:
+    second: float = 0.0
+    trim: float = 0.0
+    not_before: float = 0.0
+
+
+class Ingestor:
+    """One ingestor, active or standing by."""
+
+    def __init__(
+        self,
+        settings: IngestorSettings,
+        kafka: KafkaSettings,
+        readiness: Readiness,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._readiness = readiness
+        self._clock = clock
+        self._topics = Topics(settings.topic_prefix)
+        self._owner = f"{settings.instance}:{uuid.uuid4().hex[:8]}"
+        self._kafka = kafka
+        self._admin = kafka.admin()
+        self._producer_errors = ErrorWatch()
+        self._producer: Producer = kafka.producer(self._producer_errors)
+        self._ledger = Ledger(self._producer, self._topics, self._owner)
+        self._view = FleetView(kafka, self._topics, clock, self._on_progress, self._on_stale)
+        self._control = ControlTopic(kafka, settings.group, self._topics.control, clock, self._bury_command)
+        self._intake = IntakeTopic(kafka, settings.group, self._topics.intake)
+        self._reader = IntakeReader(settings.jobs_dir, self._model_ids, settings.chunk_timeout_s, clock)
+        state = settings.data_dir / "ingestor"
+        self._sources = Sources(
+            state / "spool",
+            settings.allowed_dir,
+            settings.max_source_bytes,
+            MessageFetcher(kafka, self._topics.intake),
+        )
+        self._scratch = state / "scratch"
+        (state / "spool").mkdir(parents=True, exist_ok=True)
+        clear_scratch(self._scratch)
+        self._checker = Checker(self._sources, settings.jobs_dir, self._scratch)
+        self._probe = BrokerProbe(kafka.admin(), self._topics, settings.worker_group)
+        self._load = PartitionLoad(1)
+        self._feeds: dict[str, RunFeed] = {}
+        self._turns: list[str] = []
+        self._active = False
+        self._deposed = False
+        self._recover: dict[str, dict[str, dict[int, tuple[int, int]]]] = {}
+        self._recover_ends: dict[int, int] = {}
+        self._timers = _Timers()
+        self._busy = False
+
+    # Life
+
+    def run(self, stop: StopSignal) -> None:
+        """Work, or stand by, until asked to stop."""
+        self._checker.start()
+        self._probe.start()
+        beat = self._readiness.heartbeat("loop")
+        while not stop.is_set():
+            self._turn()
+            beat.beat()
+        self._close()
+
+    def _turn(self) -> None:
+        self._control.poll()
+        self._view.reader.poll(BUSY_WAIT_S if self._busy else IDLE_WAIT_S)
+        self._change_role()
+        if self._active:
+            self._accept()
+            self._start_checked()
+            self._obey()
+            self._busy = self._feed()
+            self._once_a_second()
+        self._producer.poll(0)
+        self._producer_errors.check()
+        down = self._producer_errors.all_brokers_down or self._view.reader.errors.all_brokers_down
+        self._readiness.set("broker", not down, "no Kafka broker answers")
+
+    def _change_role(self) -> None:
+        if self._active and (self._deposed or not self._control.owned):
+            self._stand_by()
+        elif not self._active and self._control.owned and self._clock() >= self._timers.not_before:
+            try:
+                self._take_over()
+            except BrokerAway as error:
+                log.warning("takeover_postponed", error=error)
+                self._timers.not_before = self._clock() + 1.0
+        metrics.ACTIVE.set(self._active)
+
+    def _stand_by(self) -> None:
+        log.info("standing_by", overruled=self._deposed)
+        if self._deposed:
+            self._timers.not_before = self._clock() + OVERRULED_WAIT_S
+        self._active = self._deposed = False
+        self._feeds, self._turns = {}, []
+        self._intake.shut()
+
+    def _take_over(self) -> None:
+        """Become the active ingestor: claim the runs under a higher epoch, find out what is fed, go on."""
+        self._view.catch_up()
+        self._deposed = False
+        table = self._view.runs
+        unended = [one for one in table.runs.values() if not one.state.ended]
+        self._ledger.take_over(table.highest_epoch + 1, unended, table.cursors)
+        self._load = PartitionLoad(partition_count(self._admin, self._topics.batches))
+        view = self._probe.look()
+        self._recover = fed_batches(self._kafka, self._topics.batches, view)
+        self._recover_ends = dict(view.results_end)
+        self._feeds, self._turns = {}, []
+        while True:  # what an earlier turn of ours had checked
+            try:
+                self._checker.done.get_nowait()
+            except queue.Empty:
+                break
+        for record in unended:
+            self._checker.submit(record)
+        self._intake.open()
+        self._active = True
+        metrics.TAKEOVERS.inc()
+        log.info("active", epoch=self._ledger.epoch, unended_runs=len(unended))
+        fault.point("ingestor.after_takeover")
+
+    def _on_stale(self, key: str) -> None:
+        if self._active:
+            self._ledger.write_again(key)
+
+    def _close(self) -> None:
+        self._write_cursors()
+        self._producer.flush(10.0)
+        self._intake.commit()
+        self._control.commit()
+        self._control.close()
+        self._intake.close()
+        self._checker.close()
+        self._probe.close()
+        self._view.reader.close()
+
+    # Acceptance
+
+    def _model_ids(self) -> dict[str, str]:
+        path = self._settings.jobs_dir / "models.json"
+        try:
+            models = json.loads(path.read_text(encoding="utf-8-sig"))["available_models"]
+            return {str(one["name"]): str(one["id"]) for one in models}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("models_file_not_read", path=str(path), error=error)
+            return {}
+
+    def _accept(self) -> None:
+        record = self._intake.poll()
+        if record is not None:
+            self._busy = True
+            fault.point("ingestor.after_intake_read")
+            submission = self._reader.read(record)
+            if submission is not None:
+                self._accept_submission(submission, record)
+        for submission in self._reader.given_up():
+            self._accept_submission(submission, None)
+
+    def _accept_submission(self, submission: Submission, record: Record | None) -> None:
+        places = _places(submission, record)
+
+        def durable() -> None:
+            fault.point("ingestor.after_run_written")
+            self._intake.finish(*places)
+
+        known = self._view.runs.runs.get(submission.run_id) or self._ledger.runs.get(submission.run_id)
+        if known is not None:
+            self._accept_again(submission, known, record)
+            self._intake.finish(*places)
+            return
+        run = _new_run(submission, self._load.partitions)
+        if submission.refusal is not None:
+            run = run.model_copy(
+                update={
+                    "state": RunState.REFUSED,
+                    "reason": submission.refusal.reason,
+                    "detail": submission.refusal.detail,
+                }
+            )
+        written = self._ledger.write(run, durable)
+        if not written.state.ended:
+            self._checker.submit(written)
+
+    def _accept_again(self, submission: Submission, known: RunRecord, record: Record | None) -> None:
+        """The run id is there already: the same record read again, the same file again, or another file."""
+        if any(file.source == submission.source for file in known.files):
+            return
+        if record is not None and self._same_bytes(submission, known, record):
+            log.info("same_run_again", run_id=known.run_id)
+            return
+        log.warning("run_id_taken", run_id=known.run_id)
+        if record is not None:
+            detail = f"the run id {known.run_id} belongs to another file: send this one under another id"
+            self._bury(record, MessageReason.RUN_ID_TAKEN, detail)
+
+    def _same_bytes(self, submission: Submission, known: RunRecord, record: Record) -> bool:
+        file = RunFile(label=submission.label, source=submission.source)
+        twin = f"{submission.run_id}.again"
+        try:
+            sha256 = self._sources.bring(twin, file).sha256
+            for mine in known.files:
+                other = (
+                    mine.sha256 or self._sources.bring(twin, mine.model_copy(update={"columns": []})).sha256
+                )
+                if other == sha256:
+                    return True
+        except Exception as error:  # whatever is wrong with the second file, it is not the first one
+            log.warning("second_file_not_read", run_id=known.run_id, error=error, offset=record.offset)
+        finally:
+            self._sources.forget(twin)
+        return False
+
+    def _start_checked(self) -> None:
+        while True:
+            try:
+                checked = self._checker.done.get_nowait()
+            except queue.Empty:
+                return
+            record = self._ledger.runs.get(checked.run_id)
+            if record is not None:
+                self._start(record, checked)
+
+    def _start(self, record: RunRecord, checked: Checked) -> None:
+        first = record.state is RunState.ACCEPTED
+        if checked.plain is None:
+            self._ledger.write(
+                record,
+                state=RunState.REFUSED if first else RunState.FAILED,
+                reason=checked.reason,
+                detail=checked.detail,
+                line=checked.line,
+                column=checked.column,
+            )
+            self._sources.forget(record.run_id)
+            return
+        feed = self._feed_of(record, checked, recovering=not first)
+
+        def begin() -> None:
+            # Only now: a worker that meets a batch finds the run by reading `prism.runs` to its end.
+            if self._ledger.runs.get(record.run_id) is not None:
+                self._feeds[record.run_id] = feed
+                self._turns.append(record.run_id)
+
+        if first:
+            changes = {"state": RunState.RUNNING, "prompt": checked.prompt, "files": [checked.file]}
+            self._ledger.write(record, begin, **changes)
+        else:
+            begin()
+            progress = self._view.progress.get(record.run_id)
+            if progress is not None:
+                self._on_progress(progress)
+
+    def _feed_of(self, record: RunRecord, checked: Checked, recovering: bool) -> RunFeed:
+        assert checked.plain is not None
+        job = parse_job(record.job, record.job_name)
+        files = [FileFeed(record.run_id, checked.file, checked.plain, job, table_format(job))]
+        feed = RunFeed(
+            record.run_id, record.priority, record.results_partition, files, moved_at=self._clock()
+        )
+        if recovering:
+            feed.recover_at = self._recover_ends.get(record.results_partition, 0)
+            feed.found = self._recover.get(record.run_id, {})
+            cursor = self._view.runs.cursors.get(record.run_id)
+            feed.cursors = dict(cursor.files) if cursor is not None else {}
+        return feed
+
+    # Commands
+
+    def _obey(self) -> None:
+        for waiting in list(self._control.waiting):
+            record = self._ledger.runs.get(waiting.run_id) or self._view.runs.runs.get(waiting.run_id)
+            late = self._clock() - waiting.since > self._settings.command_wait_s
+            if record is not None and record.state is not RunState.ACCEPTED:
+                self._carry_out(waiting, record)
+            elif late:
+                log.warning("command_given_up", run_id=waiting.run_id, command=waiting.command)
+                self._control.done(waiting)
+
+    def _carry_out(self, waiting: Waiting, record: RunRecord) -> None:
+        log.info("command", run_id=waiting.run_id, command=waiting.command, state=record.state)
+        if waiting.command is CommandName.PAUSE and record.state is RunState.RUNNING:
+            self._ledger.write(record, state=RunState.PAUSED)
+        elif waiting.command is CommandName.RESUME and record.state is RunState.PAUSED:
+            self._ledger.write(record, state=RunState.RUNNING)
+        elif waiting.command is CommandName.CANCEL and not record.state.ended:
+            self._end(record, RunState.CANCELLED, "cancelled", "cancelled by command")
+        self._producer.flush(5.0)
+        self._control.done(waiting)
+
+    def _end(self, record: RunRecord, state: RunState, reason: str | None, detail: str | None) -> None:
+        """End a run. Its cursor goes first: it says how many batches there are to wait for."""
+        feed = self._feeds.pop(record.run_id, None)
+        if feed is not None:
+            self._turns.remove(record.run_id)
+            if not feed.recovering:
+                self._ledger.write_cursor(record.run_id, feed.last_cursor())
+            for one in feed.files:
+                for outstanding in one.tracker.outstanding.values():
+                    self._load.freed(outstanding.partition)
+        self._ledger.write(record, state=state, reason=reason, detail=detail, stalled=None)
+        self._sources.forget(record.run_id)
+
+    # Feeding
+
+    def _window(self) -> int:
+        limits = sum(one.limit for one in self._view.live_workers())
+        window = credit.window(limits, self._settings.window_floor)
+        metrics.WINDOW.set(window)
+        return window
+
+    def _feed(self) -> bool:
+        """Feed in turns while anybody has credit; return whether anything was fed."""
+        feeding = [
+            self._feeds[run_id]
+            for run_id in self._turns
+            if self._ledger.runs[run_id].state is RunState.RUNNING
+            and self._feeds[run_id].current() is not None
+        ]
+        if not feeding:
+            return False
+        window = self._window()
+        highest = max(one.priority for one in feeding)
+        fed = 0
+        for feed in feeding:
+            room = credit.share(window, feed.priority, highest) - feed.unmerged
+            for _ in range(min(room, max(TURN, room // len(feeding)))):
+                if not self._feed_one(feed):
+                    break
+                fed += 1
+        self._turns.append(self._turns.pop(0))
+        return fed > 0
+
+    def _feed_one(self, feed: RunFeed) -> bool:
+        file = feed.current()
+        if file is None:
+            return False
+        try:
+            batch, cut = file.next_batch()
+        except SourceChanged as error:
+            self._end(self._ledger.runs[feed.run_id], RunState.FAILED, error.reason, error.detail)
+            return False
+        partition = self._load.lightest()
+        file.tracker.fed(cut.start, cut.end, partition)
+        self._put(file, batch, partition)
+        metrics.BATCHES_FED.inc()
+        return True
+
+    def _put(self, file: FileFeed, batch: Batch, partition: int) -> None:
+        self._load.put(partition)
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            raise_if_fatal(error)
+            if error is not None:
+                log.error("batch_not_delivered", batch_id=batch.id, error=error.str())
+                return  # never acknowledged: the cursor stays below it
+            fault.point("ingestor.after_batch_fed")
+            file.tracker.acknowledged(batch.sequence, (partition, message.offset() or 0))
+
+        while True:
+            try:
+                self._producer.produce(
+                    self._topics.batches,
+                    key=batch.id,
+                    value=batch.to_bytes(),
+                    partition=partition,
+                    headers=event_headers("batch", batch.id, f"/prism/ingestor/{self._owner}", batch.run_id),
+                    on_delivery=delivered,
+                )
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def _feed_lost_again(self) -> None:
+        view = self._probe.view
+        if view is None:
+            return
+        for feed in list(self._feeds.values()):
+            if feed.recover_at is not None:
+                # A topic that was made again ends lower than it did.
+                feed.recover_at = min(feed.recover_at, view.results_end.get(feed.results_partition, 0))
+            for file, sequence in feed.lost(view):
+                self._feed_again(feed, file, sequence)
+
+    def _feed_again(self, feed: RunFeed, file: FileFeed, sequence: int) -> None:
+        try:
+            batch, _ = file.batch_again(sequence)
+        except SourceChanged as error:
+            self._end(self._ledger.runs[feed.run_id], RunState.FAILED, error.reason, error.detail)
+            return
+        log.warning("batch_lost", run_id=feed.run_id, batch_id=batch.id, feeding=batch.fed)
+        self._load.freed(file.tracker.outstanding[sequence].partition)
+        partition = self._load.lightest()
+        file.tracker.fed_again(sequence, partition)
+        self._put(file, batch, partition)
+        metrics.BATCHES_FED_AGAIN.inc()
+
+    # What comes back
+
+    def _on_progress(self, progress: Progress) -> None:
+        if not self._active:
+            return
+        feed = self._feeds.get(progress.run_id)
+        record = self._ledger.runs.get(progress.run_id)
+        if feed is None or record is None:
+            return
+        for freed in feed.apply(progress, self._clock()):
+            self._load.freed(freed.partition)
+        if progress.state is MergeState.PUBLISHED:
+            failed = progress.rows_failed > 0
+            state = RunState.COMPLETED_WITH_FAILURES if failed else RunState.COMPLETED
+            self._end(record, state, None, progress.detail)
+        elif progress.state is MergeState.WITHHELD:
+            self._end(record, RunState.COMPLETED_WITH_FAILURES, "withheld", progress.detail)
+        elif record.state is RunState.RUNNING and feed.all_fed and feed.unmerged == 0:
+            self._ledger.change(record.run_id, state=RunState.MERGING, stalled=None)
+
+    # Once in a while
+
+    def _once_a_second(self) -> None:
+        now = self._clock()
+        if now < self._timers.second:
+            return
+        self._timers.second = now + CURSOR_EVERY_S
+        self._feed_lost_again()
+        self._write_cursors()
+        self._intake.commit()
+        self._control.commit()
+        self._note_stalls(now)
+        metrics.UNMERGED.set(sum(feed.unmerged for feed in self._feeds.values()))
+        if self._feeds:
+            self._probe.ask()
+        if now >= self._timers.trim:
+            self._timers.trim = now + self._settings.trim_every_s
+            self._trim()
+
+    def _write_cursors(self) -> None:
+        for run_id, feed in self._feeds.items():
+            if not feed.recovering:
+                self._ledger.write_cursor(
+                    run_id, feed.cursor(), lambda: fault.point("ingestor.after_cursor_written")
+                )
+
+    def _note_stalls(self, now: float) -> None:
+        workers = self._view.live_workers()
+        for run_id, feed in self._feeds.items():
+            record = self._ledger.runs[run_id]
+            reason = None
+            if record.state in (RunState.RUNNING, RunState.MERGING):
+                reason = stall_reason(run_id, now - feed.moved_at, workers, self._view.progress.get(run_id))
+            self._ledger.change(run_id, stalled=reason)
+
+    def _trim(self) -> None:
+        """Let the broker forget what no unended run needs: of intake, and of batches what is committed."""
+        needed = self._intake.committable()
+        for record in self._ledger.runs.values():
+            for file in record.files:
+                if file.source.kind == "message":
+                    lowest = min(file.source.offsets)
+                    needed[file.source.partition] = min(needed.get(file.source.partition, lowest), lowest)
+        for partition in list(needed):
+            chunked = self._reader.needed_from(partition)
+            needed[partition] = needed[partition] if chunked is None else min(needed[partition], chunked)
+        self._probe.trim(self._topics.intake, {one: offset for one, offset in needed.items() if offset > 0})
+        view = self._probe.view
+        if view is not None:
+            done = {one: offset for one, offset in view.committed.items() if offset > view.low.get(one, 0)}
+            self._probe.trim(self._topics.batches, done)
+
+    # Dead letters
+
+    def _bury_command(self, record: Record, detail: str) -> None:
+        self._bury(record, MessageReason.UNKNOWN_COMMAND, detail)
+
+    def _bury(self, record: Record, reason: MessageReason, detail: str) -> None:
+        metrics.DEAD_LETTERS.inc()
+        log.warning("dead_letter", topic=record.topic, offset=record.offset, reason=reason, detail=detail)
+        send_dead_letter(self._producer, self._topics.dead_letter, record, reason, detail)
+        self._producer.flush(5.0)
+
+
+def _places(submission: Submission, record: Record | None) -> tuple[int, list[int]]:
+    if submission.source.kind == "message":
+        return submission.source.partition, submission.source.offsets
+    assert record is not None  # a reference is one record, and that record is here
+    return record.partition, [record.offset]
+
+
+def _new_run(submission: Submission, partitions: int) -> RunRecord:
+    return RunRecord(
+        run_id=submission.run_id,
+        epoch=0,
+        state=RunState.ACCEPTED,
+        job_name=submission.job_name,
+        job=submission.job_fields,
+        files=[
+            RunFile(
+                label=submission.label,
+                filename=submission.filename,
+                source=submission.source,
+                sha256=submission.sha256,
+            )
+        ],
+        results_partition=results_partition(submission.run_id, partitions),
+        priority=submission.priority,
+        created_at=now_text(),
+    )

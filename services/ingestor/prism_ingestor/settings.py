@@ -1,0 +1,83 @@
+"""What an ingestor can be told, each setting with its unit, default and reason."""
+
+import os
+import socket
+from pathlib import Path
+
+from pydantic import Field
+
+from prism.service.settings import ServiceSettings, port_field
+
+GIB = 1024**3
+
+
+class IngestorSettings(ServiceSettings):
+    """The ingestor's settings."""
+
+    port: int = port_field(8081)
+    instance: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        validation_alias="PRISM_INGESTOR_ID",
+        description="Name of this ingestor in what it writes. Default: host name and process id.",
+        json_schema_extra={"allowed": "a name"},
+    )
+    group: str = Field(
+        default="prism-ingestor",
+        min_length=1,
+        validation_alias="PRISM_INGESTOR_GROUP",
+        description="Kafka group of the ingestors; the owner of its one partition of control is active.",
+        json_schema_extra={"allowed": "a group name"},
+    )
+    worker_group: str = Field(
+        default="prism-model-worker",
+        min_length=1,
+        validation_alias="CONSUMER_GROUP",
+        description="Kafka group of the model workers: what it committed tells lost batches from slow ones.",
+        json_schema_extra={"allowed": "a group name"},
+    )
+    source_dir: Path | None = Field(
+        default=None,
+        validation_alias="PRISM_SOURCE_DIR",
+        description="Folder that `file://` references must lie in. Default: PRISM_DATA_DIR.",
+        json_schema_extra={"allowed": "a path"},
+    )
+    max_source_bytes: int = Field(
+        default=64 * GIB,
+        ge=1,
+        validation_alias="PRISM_MAX_SOURCE_BYTES",
+        description="Bytes that one CSV may have, unpacked. More is refused before it fills the disk.",
+        json_schema_extra={"allowed": "1 or more"},
+    )
+    window_floor: int = Field(
+        default=0,
+        ge=0,
+        validation_alias="PRISM_WINDOW_FLOOR",
+        description="Least batches of a run in the broker at once. Raise it where workers are scaled by lag.",
+        json_schema_extra={"allowed": "0 or more"},
+    )
+    chunk_timeout_s: float = Field(
+        default=900.0,
+        gt=0,
+        validation_alias="PRISM_CHUNK_TIMEOUT_SECONDS",
+        description="Seconds without the next chunk after which a chunked file is given up.",
+        json_schema_extra={"allowed": "more than 0"},
+    )
+    command_wait_s: float = Field(
+        default=600.0,
+        ge=0,
+        validation_alias="PRISM_COMMAND_WAIT_SECONDS",
+        description="Seconds that a command for an unknown run waits for it.",
+        json_schema_extra={"allowed": "0 or more"},
+    )
+    trim_every_s: float = Field(
+        default=30.0,
+        gt=0,
+        validation_alias="PRISM_TRIM_SECONDS",
+        description="Seconds between deletions of what no unended run needs.",
+        json_schema_extra={"allowed": "more than 0"},
+    )
+
+    @property
+    def allowed_dir(self) -> Path:
+        """The folder that references must lie in."""
+        return self.source_dir or self.data_dir

@@ -1,0 +1,188 @@
+"""A source's bytes brought to a plain CSV on disk, checked against what was accepted.
+
+What came in the topic, or is packed, is copied into the spool: a cache that any ingestor can make again
+from the topic. A plain file by reference is read where it lies, and watched: a source that changes fails
+its run, it is never read half old, half new.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from prism.messages import FileReason, MessageSource, RunFile, UriSource
+from prism.tables import TableRefused, file_digest, inflate, open_source
+
+_RESERVED_FREE_BYTES = 64 * 1024 * 1024
+
+ReadMessage = Callable[[int, int], bytes | None]
+
+
+class SourceChanged(Exception):
+    """The bytes are not those that were accepted: the run fails as `source_changed` or `source_gone`."""
+
+    def __init__(self, reason: FileReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFile:
+    """A plain CSV on this machine, and how to see that it is still the same."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    stamp: tuple[int, int, int] | None = None
+
+    def assert_unchanged(self) -> None:
+        """Raise SourceChanged if a file that is read where it lies has been touched."""
+        if self.stamp is None:
+            return
+        try:
+            now = _stamp(self.path)
+        except OSError as error:
+            raise SourceChanged(
+                FileReason.SOURCE_GONE, f"{self.path.name} is gone: {error.strerror}"
+            ) from None
+        if now != self.stamp:
+            raise SourceChanged(
+                FileReason.SOURCE_CHANGED,
+                f"{self.path.name} was changed while it was read: send it again as a new run",
+            )
+
+
+class Sources:
+    """Brings sources to disk. `read_message(partition, offset)` returns an intake record's bytes."""
+
+    def __init__(self, spool: Path, allowed: Path, max_bytes: int, read_message: ReadMessage) -> None:
+        self._spool = spool
+        self._allowed = allowed
+        self._max_bytes = max_bytes
+        self._read_message = read_message
+
+    def bring(self, run_id: str, file: RunFile) -> PlainFile:
+        """Return the plain file of a source, copied or unpacked as needed.
+
+        Raises TableRefused for a source that cannot be used, SourceChanged for one that is not what
+        `file.sha256` says, OSError and BrokerAway for what may work later.
+        """
+        found = (
+            self._from_uri(run_id, file)
+            if isinstance(file.source, UriSource)
+            else self._from_topic(run_id, file)
+        )
+        if file.sha256 is not None and found.sha256 != file.sha256:
+            if file.columns:
+                raise SourceChanged(
+                    FileReason.SOURCE_CHANGED,
+                    "the source is not what was accepted: send it again as a new run",
+                )
+            raise TableRefused(
+                FileReason.CHECKSUM_MISMATCH, "the bytes do not have the SHA-256 that was sent with them"
+            )
+        return found
+
+    def forget(self, run_id: str) -> None:
+        """Remove what was spooled for a run."""
+        shutil.rmtree(self._spool / run_id, ignore_errors=True)
+
+    def _folder(self, run_id: str) -> Path:
+        folder = self._spool / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _from_topic(self, run_id: str, file: RunFile) -> PlainFile:
+        assert isinstance(file.source, MessageSource)
+        raw = self._folder(run_id) / f"{file.label}.raw"
+        digest = hashlib.sha256()
+        with raw.open("wb") as target:
+            for piece in self._pieces(file.source):
+                self._assert_space(len(piece))
+                digest.update(piece)
+                target.write(piece)
+        return self._plain(raw, file, digest.hexdigest())
+
+    def _pieces(self, source: MessageSource) -> Iterator[bytes]:
+        size = 0
+        for offset in source.offsets:
+            piece = self._read_message(source.partition, offset)
+            if piece is None:
+                raise SourceChanged(
+                    FileReason.SOURCE_GONE, "the CSV is no longer in the intake topic: send it again"
+                )
+            size += len(piece)
+            if size > self._max_bytes:
+                raise TableRefused(FileReason.TOO_LARGE, f"more than {self._max_bytes} bytes; split the file")
+            yield piece
+
+    def _plain(self, raw: Path, file: RunFile, sha256: str) -> PlainFile:
+        size = raw.stat().st_size
+        plain = raw.with_suffix(".csv")
+        if file.source.encoding == "gzip":
+            with raw.open("rb") as packed:
+                inflate(packed, plain, max_bytes=min(self._max_bytes, self._free_bytes()))
+            raw.unlink()
+        else:
+            raw.replace(plain)
+        return PlainFile(plain, sha256, size)
+
+    def _from_uri(self, run_id: str, file: RunFile) -> PlainFile:
+        assert isinstance(file.source, UriSource)
+        path = self._allowed_path(file.source.uri)
+        with open_source(path):
+            size = path.stat().st_size
+        if size > self._max_bytes:
+            raise TableRefused(
+                FileReason.TOO_LARGE, f"{size} bytes, more than {self._max_bytes}; split the file"
+            )
+        stamp = _stamp(path)
+        sha256 = file_digest(path)
+        if file.source.encoding != "gzip":
+            found = PlainFile(path, sha256, size, stamp)
+            found.assert_unchanged()
+            return found
+        plain = self._folder(run_id) / f"{file.label}.csv"
+        with open_source(path) as packed:
+            inflate(packed, plain, max_bytes=min(self._max_bytes, self._free_bytes()))
+        PlainFile(path, sha256, size, stamp).assert_unchanged()
+        return PlainFile(plain, sha256, size)
+
+    def _allowed_path(self, uri: str) -> Path:
+        parts = urlsplit(uri)
+        if parts.scheme != "file":
+            raise TableRefused(
+                FileReason.SCHEME_NOT_ALLOWED,
+                f"{parts.scheme or 'no'} scheme in the reference: use file:///…",
+            )
+        if parts.netloc not in ("", "localhost"):
+            raise TableRefused(FileReason.SCHEME_NOT_ALLOWED, "a file:// reference names no host")
+        text = unquote(parts.path)
+        if "\0" in text:
+            raise TableRefused(FileReason.NOT_FOUND, "a path has no NUL")
+        # Resolved first: neither `..` nor a link leads out.
+        path = Path(text).resolve()
+        if not path.is_relative_to(self._allowed.resolve()):
+            raise TableRefused(
+                FileReason.OUTSIDE_DATA_FOLDER,
+                "the path is outside the folder that references may name (PRISM_SOURCE_DIR)",
+            )
+        return path
+
+    def _free_bytes(self) -> int:
+        return max(1, shutil.disk_usage(self._spool).free - _RESERVED_FREE_BYTES)
+
+    def _assert_space(self, wanted: int) -> None:
+        if wanted > self._free_bytes():
+            raise TableRefused(
+                FileReason.NO_SPACE, "no disk space left for the file; free some and send it again"
+            )
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -1,0 +1,27 @@
+"""Why a run does not move: asked only when it has not moved for a while."""
+
+from collections.abc import Sequence
+
+from prism.messages import Heartbeat, Progress, WorkerState
+
+QUIET_S = 10.0
+
+
+def stall_reason(
+    run_id: str, quiet_s: float, workers: Sequence[Heartbeat], progress: Progress | None
+) -> str | None:
+    """Return why nothing of a run was merged for `quiet_s` seconds; None while it moves or is worked on."""
+    if quiet_s < QUIET_S:
+        return None
+    if progress is None:
+        return "no merger: nothing says what is merged; start one"
+    if progress.detail:
+        return progress.detail
+    if not workers:
+        return "no worker: start a model worker"
+    waiting = [one for one in workers if one.state is WorkerState.WAITING]
+    if len(waiting) == len(workers):
+        return f"every worker waits: {waiting[0].reason}"
+    if any(batch.startswith(f"{run_id}/") for one in workers for batch in one.in_flight):
+        return None  # a slow model is no stall
+    return f"nothing was merged for {quiet_s:.0f} s, and no worker has a batch of this run in hand"

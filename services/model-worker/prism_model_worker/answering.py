@@ -1,0 +1,183 @@
+"""One call to the model for one group of rows, and what follows from its outcome.
+
+A reply is taken apart by row: what is good is kept, and only what is bad is asked again. A group whose
+reply was bad is repaired once (the model is shown its error), then halved until a bad row stands alone;
+alone it has the job's `retries` tries, with growing pauses, and then fails with the reason of its last.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from prism.annotation import Answer, BadReply, Problem, Prompt, build_prompt, build_repair, read_reply
+from prism.messages import RowReason
+from prism.modelserver.errors import (
+    CallFailed,
+    CallTimeout,
+    ModelServerError,
+    PromptTruncated,
+    ReplyTruncated,
+    ReplyUnusable,
+    RequestRefused,
+)
+from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest, ModelServer
+from prism.service import fault
+from prism_model_worker import metrics
+from prism_model_worker.server_watch import ServerWatch
+from prism_model_worker.tasks import BatchTask, Group
+
+Role = Literal["system", "user", "assistant"]
+
+LONGEST_DELAY_S = 60.0
+# What each error of a call means for rows that stand alone once they are to blame.
+_ROW_REASONS: tuple[tuple[type[ModelServerError], RowReason], ...] = (
+    (PromptTruncated, RowReason.ROW_TOO_LONG),
+    (ReplyTruncated, RowReason.TRUNCATED_REPLY),
+    (RequestRefused, RowReason.MODEL_REFUSED),
+    (CallTimeout, RowReason.MODEL_TIMEOUT),
+    (CallFailed, RowReason.MODEL_ERROR),
+    (ReplyUnusable, RowReason.MODEL_ERROR),
+)
+_AMBIGUOUS = (CallFailed, CallTimeout, ReplyUnusable)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that a call may take: for its first row, and more for each further one."""
+
+    first_row_s: float
+
+    def for_rows(self, rows: int) -> float:
+        """Return the total deadline of a call."""
+        return self.first_row_s * (1 + (rows - 1) / 10)
+
+
+class Answerer:
+    """Makes one call at a time for a task; many threads share one."""
+
+    def __init__(
+        self,
+        server: ModelServer,
+        watch: ServerWatch,
+        deadlines: Deadlines,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._server = server
+        self._watch = watch
+        self._deadlines = deadlines
+        self._clock = clock
+        self._jitter = jitter
+
+    def step(self, task: BatchTask) -> float:
+        """Make one call for the task's next group; return the seconds to wait before its next step."""
+        group = task.pending.popleft()
+        rows = task.context.prompt_rows(task.batch, group.indices)
+        prompt = build_prompt(task.context.prompt_file, rows)
+        started = self._clock()
+        try:
+            reply = self._call(task, group, prompt)
+        except ModelServerError as error:
+            return self._call_failed(task, group, error, started)
+        self._watch.answered(task.context.model)
+        return self._replied(task, group, prompt, reply)
+
+    def _call(self, task: BatchTask, group: Group, prompt: Prompt) -> ChatReply:
+        context = task.context
+        request = ChatRequest(
+            model=context.model,
+            messages=_chat(build_repair(prompt, *group.repair) if group.repair else prompt.messages),
+            schema=prompt.schema,
+            num_ctx=context.num_ctx,
+            num_predict=context.num_predict,
+            # At temperature 0 the same seed would give the same bad reply again.
+            seed=group.tries,
+            deadline_s=self._deadlines.for_rows(len(group.indices)),
+        )
+        fault.point("worker.before_call", prompt.user)
+        task.calls += 1
+        with metrics.CALL_SECONDS.time():
+            reply = self._server.chat(request)
+        fault.point("worker.after_call")
+        task.prompt_tokens += reply.prompt_tokens
+        task.completion_tokens += reply.completion_tokens
+        task.model_seconds += reply.seconds
+        task.model_digest = self._watch.digest(context.model)
+        return reply
+
+    def _call_failed(self, task: BatchTask, group: Group, error: ModelServerError, started: float) -> float:
+        metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
+        reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
+        if reason is None or (
+            isinstance(error, _AMBIGUOUS) and not self._row_is_to_blame(task, group, started)
+        ):
+            # Not the row's fault: back to the front as it was, behind a closed gate.
+            if reason is None:
+                task.calls -= 1
+            group.blamed_at = group.blamed_at or started
+            task.pending.appendleft(group)
+            self._watch.blame(task.context.model, error, needs_canary=reason is not None)
+            return 0.0
+        problem = Problem(reason, str(error))
+        return self._again(task, group, group.indices, problem, repair=None)
+
+    def _row_is_to_blame(self, task: BatchTask, group: Group, started: float) -> bool:
+        since = group.blamed_at if group.blamed_at is not None else started
+        return self._watch.answered_since(task.context.model, since)
+
+    def _replied(self, task: BatchTask, group: Group, prompt: Prompt, reply: ChatReply) -> float:
+        try:
+            answers = read_reply(reply.text, prompt, task.context.prompt_file)
+        except BadReply as error:
+            problem = Problem(error.reason, error.detail)
+            return self._again(task, group, group.indices, problem, (reply.text, error.detail))
+        bad: list[int] = []
+        problem = Problem(RowReason.MISSING_ROW, "")
+        for index, answer in zip(group.indices, answers, strict=True):
+            if isinstance(answer, Answer):
+                task.outcomes[index] = answer
+            else:
+                bad.append(index)
+                problem = answer
+        if not bad:
+            return 0.0
+        # The repair shows the reply to the whole prompt: it only fits when no row of it is done.
+        repair = (reply.text, problem.detail) if len(bad) == len(group.indices) else None
+        return self._again(task, group, bad, problem, repair)
+
+    def _again(
+        self,
+        task: BatchTask,
+        group: Group,
+        bad: Sequence[int],
+        problem: Problem,
+        repair: tuple[str, str] | None,
+    ) -> float:
+        """Decide what becomes of rows that were not answered; return the seconds to wait."""
+        metrics.RETRIES.labels(reason=problem.reason).inc()
+        if repair is not None and not task.repaired:
+            task.repaired = True
+            task.pending.appendleft(Group(tuple(bad), tries=group.tries + 1, repair=repair))
+            return 0.0
+        if len(bad) > 1:
+            left = Group(tuple(bad))
+            # Fewer rows are a new question; the same rows have to be parted.
+            task.pending.extendleft([left] if len(bad) < len(group.indices) else reversed(left.halves()))
+            return 0.0
+        tries = group.tries + 1 if len(group.indices) == 1 else 0
+        if tries >= task.context.job.model.retries:
+            task.outcomes[bad[0]] = problem
+            return 0.0
+        task.pending.append(Group(tuple(bad), tries=tries))
+        return self._pause(task, tries)
+
+    def _pause(self, task: BatchTask, tries: int) -> float:
+        """Exponential back-off with full jitter: a job's `delay`, doubled for each further try."""
+        longest: float = min(LONGEST_DELAY_S, task.context.job.model.delay * 2 ** max(0, tries - 1))
+        return longest * (0.5 + self._jitter() / 2)
+
+
+def _chat(messages: Sequence[Mapping[str, str]]) -> tuple[ChatMessage, ...]:
+    return tuple(ChatMessage(role=cast(Role, one["role"]), content=one["content"]) for one in messages)

@@ -1,0 +1,192 @@
+"""Is the model server up? One gate per model, opened and closed by what calls and probes see.
+
+Argument. A row may only be blamed for a failed call when the server is known to work. A refused
+connection, 429, 503 or a missing model says nothing about a row: the gate closes and the task is put
+back as it was. A 5xx or a timeout is ambiguous: it counts against the row only if the server answered
+something else after the same rows had failed before, or while they were being asked. Otherwise the gate
+closes, and a canary (one tiny call) decides: once the canary is answered, the next failure is the row's.
+So an outage never fails a row, and a row that breaks a healthy server cannot wait for ever.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prism.modelserver.errors import ModelServerError, ServerAway
+from prism.modelserver.server import ChatMessage, ChatRequest, ModelServer
+from prism.service.logs import get_logger
+from prism_model_worker import metrics
+
+log = get_logger(__name__)
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0
+QUIET_S = 3.0
+CANARY_CONTEXT = 4096
+_CANARY = "Answer with the word ok."
+
+
+@dataclass(slots=True)
+class Gate:
+    """Whether calls to one model are let through, and when it last answered."""
+
+    reason: str | None = "not asked yet"
+    needs_canary: bool = False
+    answered_at: float = -1e9
+    pause_s: float = FIRST_PAUSE_S
+    probe_at: float = 0.0
+
+
+class ServerWatch:
+    """Probes closed gates, and open ones that have been quiet; runs in its own thread."""
+
+    def __init__(
+        self,
+        server: ModelServer,
+        clock: Callable[[], float],
+        on_open: Callable[[], None],
+        probe_deadline_s: float,
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._on_open = on_open
+        self._probe_deadline_s = probe_deadline_s
+        self._lock = threading.Lock()
+        self._gates: dict[str, Gate] = {}
+        self._stop = threading.Event()
+        self._kick = threading.Event()
+        self._digests: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to probe."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop probing."""
+        self._stop.set()
+        self._kick.set()
+        self._thread.join(timeout=self._probe_deadline_s)
+
+    def watch(self, model: str) -> None:
+        """Make sure that a model has a gate."""
+        with self._lock:
+            if model in self._gates:
+                return
+            self._gates[model] = Gate()
+        self._kick.set()
+
+    def may_call(self, model: str) -> bool:
+        """Return whether calls to a model are let through."""
+        gate = self._gates.get(model)
+        return gate is not None and gate.reason is None
+
+    def answered(self, model: str) -> None:
+        """Note that the server answered a call."""
+        self._gates[model].answered_at = self._clock()
+
+    def answered_since(self, model: str, moment: float) -> bool:
+        """Return whether the server answered anything after a moment."""
+        return self._gates[model].answered_at >= moment
+
+    def digest(self, model: str) -> str:
+        """Return the model's digest as the server listed it last; empty when it lists none."""
+        return self._digests.get(model, "")
+
+    def blame(self, model: str, error: ModelServerError, needs_canary: bool = False) -> None:
+        """Close a model's gate because of what a call met."""
+        with self._lock:
+            gate = self._gates[model]
+            first = gate.reason is None
+            gate.reason = _one_line(error)
+            gate.needs_canary = gate.needs_canary or needs_canary
+            if first:
+                gate.pause_s = FIRST_PAUSE_S
+                gate.probe_at = self._clock() + max(gate.pause_s, _retry_after(error))
+        if first:
+            metrics.MODEL_UP.labels(model=model).set(0)
+            log.warning("model_server_away", model=model, error=error)
+        self._kick.set()
+
+    def closed_reason(self, model: str | None = None) -> str | None:
+        """Return why nothing can be called: of one model, or of all when every gate is closed."""
+        with self._lock:
+            gates = dict(self._gates)
+        if model is not None:
+            return gates[model].reason if model in gates else None
+        reasons = [f"{name}: {gate.reason}" for name, gate in gates.items() if gate.reason is not None]
+        return "; ".join(reasons) if reasons and len(reasons) == len(gates) else None
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            pause = self._probe_due()
+            self._kick.wait(pause)
+            self._kick.clear()
+
+    def _probe_due(self) -> float:
+        now = self._clock()
+        with self._lock:
+            gates = list(self._gates.items())
+        for model, gate in gates:
+            quiet = gate.reason is None and now - max(gate.answered_at, gate.probe_at) > QUIET_S
+            if quiet or (gate.reason is not None and now >= gate.probe_at):
+                self._probe(model, gate)
+        return min([FIRST_PAUSE_S, *(max(0.01, gate.probe_at - now) for _, gate in gates if gate.reason)])
+
+    def _probe(self, model: str, gate: Gate) -> None:
+        try:
+            self._server.assert_model(model)
+            if gate.needs_canary:
+                self._canary(model)
+        except ModelServerError as error:
+            with self._lock:
+                was_open = gate.reason is None
+                gate.reason = _one_line(error)
+                gate.pause_s = min(LONGEST_PAUSE_S, gate.pause_s * 2)
+                gate.probe_at = self._clock() + max(gate.pause_s, _retry_after(error))
+            if was_open:
+                log.warning("model_server_away", model=model, error=error)
+            metrics.MODEL_UP.labels(model=model).set(0)
+            return
+        self._opened(model, gate)
+
+    def _opened(self, model: str, gate: Gate) -> None:
+        with self._lock:
+            was_closed = gate.reason is not None
+            canary = gate.needs_canary
+            gate.reason, gate.needs_canary, gate.pause_s = None, False, FIRST_PAUSE_S
+            gate.probe_at = self._clock()
+            if canary:
+                gate.answered_at = gate.probe_at
+        if was_closed:
+            self._digests[model] = self._listed_digest(model)
+            metrics.MODEL_UP.labels(model=model).set(1)
+            log.info("model_server_ready", model=model, digest=self._digests[model][:12])
+            self._on_open()
+
+    def _listed_digest(self, model: str) -> str:
+        try:
+            listed = {one.name: one.digest for one in self._server.models()}
+        except ModelServerError:
+            return ""  # the digest is for the manifest only; the next opening asks again
+        return listed.get(model) or listed.get(f"{model}:latest") or ""
+
+    def _canary(self, model: str) -> None:
+        metrics.CANARIES.inc()
+        self._server.chat(
+            ChatRequest(
+                model=model,
+                messages=(ChatMessage("user", _CANARY),),
+                num_ctx=CANARY_CONTEXT,
+                num_predict=8,
+                deadline_s=self._probe_deadline_s,
+            )
+        )
+
+
+def _retry_after(error: ModelServerError) -> float:
+    return (error.retry_after_s or 0.0) if isinstance(error, ServerAway) else 0.0
+
+
+def _one_line(error: ModelServerError) -> str:
+    return " ".join(str(error).split())[:300]

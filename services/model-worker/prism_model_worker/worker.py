@@ -1,0 +1,405 @@
+"""The owner thread: batches in, results out, commits after acknowledgement.
+
+    prism.batches ─► holdings ─► task queue ─► callers ─► results ─► acknowledged ─► frontier ─► commit
+
+What dies where. Before the acknowledgement of a result nothing of its batch is recorded: the next owner
+asks the model again (a call is paid twice, and counted). After it and before the commit the next owner
+asks again too, and the merger drops the second result. After the commit nobody asks again: finished
+offsets above the frontier are in the commit's metadata.
+
+One thread owns consumer, producer, holdings and tasks outside the queue; callers share only the queue.
+"""
+
+import queue
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from prism.annotation import PromptRefused
+from prism.kafka.admin import topic_id
+from prism.kafka.clients import ErrorWatch, KafkaSettings
+from prism.kafka.dead_letters import send_dead_letter
+from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.records import Record, event_headers
+from prism.kafka.table import TableReader
+from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
+from prism.messages.fleet import HEARTBEAT_SECONDS
+from prism.modelserver.server import ModelServer
+from prism.runs.job import JobRefused
+from prism.runs.table import RunsTable
+from prism.service import fault
+from prism.service.lifecycle import StopSignal
+from prism.service.logs import get_logger
+from prism.service.readiness import Readiness
+from prism_model_worker import metrics
+from prism_model_worker.answering import Answerer, Deadlines
+from prism_model_worker.callers import Callers
+from prism_model_worker.careful import CarefulWork
+from prism_model_worker.contexts import RunContext
+from prism_model_worker.membership import Hooks, Membership
+from prism_model_worker.results import encode
+from prism_model_worker.server_watch import ServerWatch
+from prism_model_worker.settings import WorkerSettings
+from prism_model_worker.status import Status
+from prism_model_worker.tasks import BatchTask, TaskQueue
+
+log = get_logger(__name__)
+
+# Batches beside those that are being called: enough to refill a slot, few enough to leave to others.
+SPARE = 4
+# A worker whose model server is gone keeps its partitions this long, then leaves them to others.
+LEAVE_AFTER_S = 15.0
+STOP_DRAIN_S = 22.0
+BUSY_WAIT_S, IDLE_WAIT_S = 0.005, 0.1
+
+
+class Worker:
+    """One model worker."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        kafka: KafkaSettings,
+        server: ModelServer,
+        readiness: Readiness,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._topics = Topics(settings.topic_prefix)
+        self._readiness = readiness
+        self._clock = clock
+        self._session = uuid.uuid4().hex[:12]
+        self._source = f"/prism/model-worker/{settings.worker_id}"
+        self._runs = RunsTable()
+        self._contexts: dict[str, RunContext] = {}
+        self._table = TableReader(kafka, {self._topics.runs: self._on_run})
+        self._admin = kafka.admin()
+        self._producer_errors = ErrorWatch()
+        self._producer: Producer = kafka.producer(self._producer_errors)
+        self._watch = ServerWatch(server, clock, self._on_server_back, settings.health_timeout_s)
+        self._tasks = TaskQueue(clock, self._watch.may_call)
+        answerer = Answerer(server, self._watch, Deadlines(settings.request_timeout_s), clock)
+        self._limit = settings.concurrent_requests
+        self._callers = Callers(self._limit, self._tasks, answerer)
+        self._backlog: deque[BatchTask] = deque()
+        self._open: dict[tuple[int, int, int], BatchTask] = {}
+        self._careful: CarefulWork | None = None
+        self._away_since: float | None = None
+        self._heartbeat_due = 0.0
+        self._membership = Membership(
+            kafka,
+            settings.consumer_group,
+            self._topics.batches,
+            self._session,
+            span=2 * (self._limit + SPARE),
+            hooks=Hooks(self._drain, self._lost, lambda: topic_id(self._admin, self._topics.batches)),
+            clock=clock,
+        )
+        self.status = Status(
+            settings.worker_id, self._session, settings.ollama_model, settings.ollama_host, self._limit, clock
+        )
+        metrics.LIMIT.set(self._limit)
+
+    def run(self, stop: StopSignal) -> None:
+        """Work until asked to stop, then drain. Raises BrokerFatal when only a new process can go on."""
+        self._start()
+        beat = self._readiness.heartbeat("loop")
+        while not stop.is_set():
+            self._turn()
+            beat.beat()
+        log.info("draining", in_flight=len(self._open))
+        self._stop()
+
+    def _start(self) -> None:
+        if self._settings.ollama_model:
+            self._watch.watch(self._settings.ollama_model)
+        self._watch.start()
+        self._callers.start()
+        while not self._table.caught_up:
+            self._table.poll(1.0)
+        self._membership.join()
+
+    def _turn(self) -> None:
+        wanted = self._wanted()
+        wait_s = BUSY_WAIT_S if self._open or self._backlog else IDLE_WAIT_S
+        for record in self._membership.fetch(wanted, wait_s):
+            self._take(record)
+        if wanted <= 0:
+            self._collect(wait_s * 4)
+        self._collect(0.0)
+        self._dispatch()
+        self._table.poll(0.0)
+        self._producer.poll(0)
+        self._membership.commit_if_due()
+        self._mind_the_server()
+        self._heartbeat_if_due()
+        self._check()
+
+    def _check(self) -> None:
+        self._producer_errors.check()
+        if self._callers.broken is not None:
+            raise self._callers.broken
+        down = self._membership.errors.all_brokers_down or self._producer_errors.all_brokers_down
+        self._readiness.set("broker", not down, "no Kafka broker answers")
+
+    # Batches in
+
+    def _wanted(self) -> int:
+        """Return how many more batches are wanted in hand."""
+        if self._careful is not None or any(self._is_careful(task) for task in self._backlog):
+            return 0
+        if not self._membership.subscribed:
+            return 0
+        active = len(self._tasks.working()) + self._tasks.ready() + len(self._backlog)
+        return self._limit + SPARE - active
+
+    def _take(self, record: Record) -> None:
+        held = self._membership.holdings.get(record.partition)
+        if held is None or record.offset < held.frontier.position:
+            return  # of a partition that has just been given back
+        fault.point("worker.after_poll")
+        if not held.frontier.take(record.offset):
+            return  # a former owner finished it
+        try:
+            batch = Batch.parse(record.value)
+            context = self._context(batch.run_id)
+        except (BadMessage, JobRefused, PromptRefused) as error:
+            self._bury(record, held.epoch, MessageReason.NOT_PARSED, str(error))
+            return
+        if context is None:
+            self._bury(record, held.epoch, MessageReason.UNKNOWN_RUN, f"no run {batch.run_id}")
+        elif _published(context.record):
+            self._membership.holdings.finish(record.partition, held.epoch, record.offset)
+        else:
+            task = BatchTask.of(batch, context, record.partition, record.offset, held.epoch)
+            self._open[_place(task)] = task
+            self._backlog.append(task)
+
+    def _bury(self, record: Record, epoch: int, reason: MessageReason, detail: str) -> None:
+        metrics.DEAD_LETTERS.inc()
+        log.warning(
+            "dead_letter", reason=reason, detail=detail, partition=record.partition, offset=record.offset
+        )
+        send_dead_letter(self._producer, self._topics.dead_letter, record, reason, detail)
+        self._producer.flush()
+        self._membership.holdings.finish(record.partition, epoch, record.offset)
+
+    def _context(self, run_id: str) -> RunContext | None:
+        """Return what is known of a run, reading `prism.runs` to its end once if it is new.
+
+        Its record was acknowledged before its first batch was fed, so it is there, or was deleted.
+        """
+        known = self._runs.runs.get(run_id)
+        if known is None or known.state is RunState.ACCEPTED:
+            self._table.expect_end()
+            while not self._table.caught_up:
+                self._table.poll(1.0)
+        record = self._runs.runs.get(run_id)
+        if record is None:
+            return None
+        if run_id not in self._contexts:
+            self._contexts[run_id] = RunContext.of(record, self._settings.ollama_model)
+            self._watch.watch(self._contexts[run_id].model)
+        return self._contexts[run_id]
+
+    def _on_run(self, record: Record) -> None:
+        try:
+            run = self._runs.apply(record.key, record.value)
+        except BadMessage as error:
+            log.warning("run_not_read", key=record.key, error=error)
+            return
+        if isinstance(run, RunRecord) and run.run_id in self._contexts:
+            self._contexts[run.run_id].record = run
+            if run.state.ended:
+                self._tasks.wake()
+                if _published(run):
+                    del self._contexts[run.run_id]
+
+    # Calls
+
+    def _is_careful(self, task: BatchTask) -> bool:
+        held = self._membership.holdings.get(task.partition, task.epoch)
+        return held is not None and held.careful
+
+    def _dispatch(self) -> None:
+        suspects = [task for task in self._backlog if self._is_careful(task)]
+        if self._careful is None and not suspects:
+            while self._backlog:
+                self._tasks.put(self._backlog.popleft())
+            return
+        if self._careful is None:
+            self._backlog.extend(self._tasks.recall())
+            if not self._tasks.working():
+                self._begin_careful(suspects[0])
+
+    def _begin_careful(self, task: BatchTask) -> None:
+        self._backlog.remove(task)
+        held = self._membership.holdings.get(task.partition, task.epoch)
+        if held is None:
+            return
+        self._careful = CarefulWork.begin(task, held)
+        log.warning("working_alone", batch_id=task.batch.id, row_by_row=self._careful.known is not None)
+        self._go_on_carefully()
+
+    def _go_on_carefully(self) -> None:
+        """Name what is asked next, wait until that is durable, and only then let it be asked."""
+        assert self._careful is not None
+        task = self._careful.task
+        held = self._membership.holdings.get(task.partition, task.epoch)
+        suspect = self._careful.next_suspect()
+        if held is None:
+            self._careful = None
+        elif suspect is None:
+            self._careful = None
+            self._produce(task)
+        else:
+            held.suspect(suspect)
+            if self._membership.commit_now(held):
+                self._tasks.put(task)
+            else:
+                self._careful = None  # the partition has moved on, and its new owner knows
+
+    # Results out
+
+    def _collect(self, wait_s: float) -> None:
+        """Produce what the callers have finished, waiting at most `wait_s` for the first."""
+        try:
+            task = (
+                self._callers.finished.get(timeout=wait_s) if wait_s else self._callers.finished.get_nowait()
+            )
+            while True:
+                if self._careful is not None and self._careful.task is task:
+                    self._go_on_carefully()
+                else:
+                    self._produce(task)
+                task = self._callers.finished.get_nowait()
+        except queue.Empty:
+            return
+
+    def _produce(self, task: BatchTask) -> None:
+        result, value = encode(task, self._settings.worker_id)
+
+        def acknowledged(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                raise_if_fatal(error)
+                log.error("result_not_delivered", batch_id=task.batch.id, error=error.str())
+                self._produce(task)
+                return
+            fault.point("worker.after_result_acked")
+            self._open.pop(_place(task), None)
+            self._membership.holdings.finish(task.partition, task.epoch, task.offset)
+            self.status.count(result)
+            _measure(task)
+
+        record = task.context.record
+        while True:
+            try:
+                self._producer.produce(
+                    self._topics.results,
+                    key=record.run_id,
+                    value=value,
+                    partition=record.results_partition,
+                    headers=event_headers("result", f"{task.batch.id}/result", self._source, record.run_id),
+                    on_delivery=acknowledged,
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        fault.point("worker.after_result_produced")
+        log.debug("batch_answered", run_id=record.run_id, batch_id=task.batch.id, calls=task.calls)
+
+    # Changes of the share
+
+    def _drain(self, partitions: list[int]) -> None:
+        """Give running calls of these partitions a bounded time, and their results an acknowledgement."""
+        self._drain_for(partitions, self._settings.revoke_drain_s)
+
+    def _drain_for(self, partitions: list[int], seconds: float) -> None:
+        self._lost(partitions)
+        deadline = self._clock() + seconds
+        while self._clock() < deadline and any(
+            task.partition in partitions for task in self._tasks.working()
+        ):
+            self._collect(0.02)
+            self._producer.poll(0)
+        self._collect(0.0)
+        self._producer.flush(max(0.5, deadline - self._clock()))
+
+    def _lost(self, partitions: list[int]) -> None:
+        """Forget what nobody has begun of these partitions."""
+        for partition in partitions:
+            self._tasks.discard(partition)
+        self._backlog = deque(task for task in self._backlog if task.partition not in partitions)
+        if self._careful is not None and self._careful.task.partition in partitions:
+            self._careful = None
+        begun = {id(task) for task in self._tasks.working()}
+        self._open = {
+            place: task
+            for place, task in self._open.items()
+            if task.partition not in partitions or id(task) in begun
+        }
+
+    def _mind_the_server(self) -> None:
+        reason = self._watch.closed_reason()
+        self._readiness.set("model server", reason is None, reason or "")
+        now = self._clock()
+        if reason is None:
+            self._away_since = None
+            if not self._membership.subscribed:
+                log.info("rejoining")
+                self._membership.join()
+        elif self._away_since is None:
+            self._away_since = now
+        elif self._membership.subscribed and now - self._away_since > LEAVE_AFTER_S:
+            log.warning("leaving_until_model_server_is_back", reason=reason)
+            self._membership.leave()
+
+    def _on_server_back(self) -> None:
+        self._tasks.wake()
+
+    # What others see
+
+    def _heartbeat_if_due(self) -> None:
+        if self._clock() >= self._heartbeat_due:
+            self._heartbeat_due = self._clock() + HEARTBEAT_SECONDS
+            away = self._watch.closed_reason()
+            self._heartbeat(WorkerState.WAITING if away else WorkerState.RUNNING, away)
+
+    def _heartbeat(self, state: WorkerState, reason: str | None) -> None:
+        in_flight = [task.batch.id for task in list(self._open.values())]
+        metrics.IN_FLIGHT.set(len(in_flight))
+        beat = self.status.heartbeat(state, reason, in_flight, self._membership.holdings.partitions())
+        self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
+
+    def _stop(self) -> None:
+        self._heartbeat(WorkerState.DRAINING, "asked to stop")
+        self._drain_for(self._membership.holdings.partitions(), STOP_DRAIN_S)
+        try:
+            self._membership.close()
+        except BrokerAway as error:
+            log.warning("not_given_back", error=error)
+        self._open.clear()
+        self._heartbeat(WorkerState.STOPPED, None)
+        self._producer.flush(3.0)
+        self._tasks.close()
+        self._watch.close()
+        self._table.close()
+
+
+def _place(task: BatchTask) -> tuple[int, int, int]:
+    return task.partition, task.epoch, task.offset
+
+
+def _published(record: RunRecord) -> bool:
+    return record.state.value.startswith("completed")
+
+
+def _measure(task: BatchTask) -> None:
+    metrics.BATCHES.inc()
+    metrics.TOKENS.labels(direction="prompt").inc(task.prompt_tokens)
+    metrics.TOKENS.labels(direction="completion").inc(task.completion_tokens)
+    for outcome in task.outcomes.values():
+        metrics.ROWS.labels(outcome=getattr(outcome, "reason", "ok")).inc()
