@@ -1,0 +1,1 @@
+"""Speed, memory and recovery, measured on this machine: `make bench`, or `python -m benchmarks NAME …`."""

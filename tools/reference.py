@@ -1,0 +1,75 @@
+"""Write what is generated from the code: docs/schemas/*.json and docs/settings.md.
+
+`make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from prism.messages import ALL_MESSAGES
+from prism.service.settings import ServiceSettings, describe
+from prism_ingestor.settings import IngestorSettings
+from prism_merger.settings import MergerSettings
+from prism_model_worker.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICES: tuple[tuple[str, type[ServiceSettings]], ...] = (
+    ("prism-ingestor", IngestorSettings),
+    ("prism-model-worker", WorkerSettings),
+    ("prism-merger", MergerSettings),
+)
+_INTRODUCTION = """# Settings
+
+Made by `make schemas` from the services' settings classes; do not edit. Every setting is an environment
+variable (or a line of `.env`). A wrong one stops the service at once, with its name, its value and what is
+allowed. Any librdkafka property passes through as `KAFKA_…`: `KAFKA_SASL_PASSWORD` is `sasl.password`.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Return the content of every generated file by its path."""
+    found = {ROOT / "docs" / "settings.md": settings_page()}
+    for message in ALL_MESSAGES:
+        schema = json.dumps(message.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+        found[ROOT / "docs" / "schemas" / f"{message.__name__}.json"] = schema
+    return found
+
+
+def settings_page() -> str:
+    """Return the table of settings, the common ones first."""
+    common = {row.name for row in describe(ServiceSettings)}
+    lines = [_INTRODUCTION, "## All services\n", *_table(ServiceSettings, lambda name: name != "PORT")]
+    for service, settings in SERVICES:
+        lines += [f"\n## {service}\n", *_table(settings, lambda name: name == "PORT" or name not in common)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(settings: type[ServiceSettings], wanted: Callable[[str], bool]) -> list[str]:
+    rows = [row for row in describe(settings) if wanted(row.name)]
+    head = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    return head + [
+        f"| `{row.name}` | {_cell(row.type)} | {_default(row.default)} | {_cell(row.description)} |"
+        for row in rows
+    ]
+
+
+def _default(text: str) -> str:
+    return "required" if text == "required" else f"`{text}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    """Write every page."""
+    for path, content in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
