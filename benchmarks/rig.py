@@ -191,9 +191,7 @@ class Rig:
         deadline = time.monotonic() + timeout_s
         while not ((run := self.runs.get(run_id)) and run.state.ended):
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{run_id} has not ended after {timeout_s:.0f} s: {run}"
-                )
+                raise RuntimeError(f"{run_id} has not ended after {timeout_s:.0f} s: {run}")
             self.table.poll(0.05)
         if not run.state.value.startswith("completed"):
             raise RuntimeError(f"{run_id} is {run.state}: {run.detail}")

@@ -1,1 +1,1 @@
-"""What every PRISM process shares. Layers, top to bottom: service | kafka | modelserver, runs, annotation, tables, messages."""
+"""What every PRISM process shares; the layers are in docs/architecture.md."""

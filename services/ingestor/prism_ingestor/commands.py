@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from prism.kafka.admin import patiently
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.errors import raise_if_fatal
 from prism.kafka.frontier import OffsetFrontier
@@ -101,9 +102,10 @@ class ControlTopic:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
             return
-        place = consumer.committed(partitions, timeout=_TIMEOUT_S)[0]
-        low, _ = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
-        start = max(place.offset, low)
+        place = patiently(lambda: consumer.committed(partitions, timeout=_TIMEOUT_S))[0]
+        low, high = patiently(lambda: consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S))
+        # Beyond the end: the topic was made again.
+        start = place.offset if low <= place.offset <= high else low
         self._frontier = OffsetFrontier(start)
         self._committed = place.offset
         self.waiting = []

@@ -1,6 +1,7 @@
 """One run's feeding: cuts in their order, under credit, and again where a batch was lost."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prism.messages import (
@@ -9,6 +10,7 @@ from prism.messages import (
     CutPosition,
     FileCursor,
     FileProgress,
+    FileReason,
     Progress,
     RowReason,
     RunFile,
@@ -24,8 +26,9 @@ from prism.runs.tracker import (
     is_merged,
     resume_point,
 )
-from prism.tables import Header, TableFormat, read_header, read_rows
-from prism_ingestor.sources import PlainFile
+from prism.service.errors import FatalError
+from prism.tables import Header, TableFormat, TableRefused, read_header, read_rows
+from prism_ingestor.sources import PlainFile, SourceChanged
 
 
 @dataclass(slots=True)
@@ -57,17 +60,34 @@ class FileFeed:
         """Return the next batch to feed. Raises SourceChanged."""
         if self._cuts is None:
             self._cuts = self.cuts_from(self.tracker.next)
-        if self.tracker.next.sequence % 64 == 0:
-            self.plain.assert_unchanged()
-        cut = next(self._cuts)
+        with self._unchanged():
+            cut = next(self._cuts)
         return self._batch(cut, feeding=1), cut
 
     def batch_again(self, sequence: int) -> tuple[Batch, Cut]:
         """Return a lost batch; at its last feeding its rows are rejected as lost. Raises SourceChanged."""
-        self.plain.assert_unchanged()
         one = self.tracker.outstanding[sequence]
-        cut = next(self.cuts_from(one.start))
+        with self._unchanged():
+            cut = next(self.cuts_from(one.start))
         return self._batch(cut, feeding=one.feedings + 1), cut
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """What is read in here was read from the accepted file, or SourceChanged is raised.
+
+        A changed file may be cut short or be no CSV any more: that is no surprise of its own. A spooled
+        copy that is broken is made again from the topic by the next start (FatalError).
+        """
+        try:
+            yield
+        except (TableRefused, StopIteration, OSError) as error:
+            if self.plain.stamp is None:
+                raise FatalError("a spooled source is gone", self.plain.path.name, "start again") from None
+            self.plain.assert_unchanged()
+            raise SourceChanged(
+                FileReason.SOURCE_CHANGED, f"the source cannot be read as it was accepted: {error}"
+            ) from None
+        self.plain.assert_unchanged()
 
     def _batch(self, cut: Cut, feeding: int) -> Batch:
         rows = cut.batch_rows()
@@ -86,20 +106,24 @@ class FileFeed:
         )
 
     def recover(self, cursor: FileCursor, progress: FileProgress, found: dict[int, Place]) -> None:
-        """Go on where an earlier ingestor stopped; `found` are the batches that still lie in the topic."""
+        """Go on where an earlier ingestor stopped; `found` are the batches that still lie in the topic.
+
+        Raises SourceChanged.
+        """
         self.tracker.lost = dict(cursor.refed)
         self.tracker.next = cursor.oldest
         resume = min(resume_point(cursor, progress, found), self.file.batches)
         self._cuts = None
         if cursor.oldest.sequence >= resume:
             return
-        for cut in self.cuts_from(cursor.oldest):
-            if cut.start.sequence >= resume:
-                break
-            if is_merged(progress, cut.start.sequence):
-                self.tracker.skipped(cut.end)
-            else:
-                self.tracker.found(cut.start, cut.end, found.get(cut.start.sequence))
+        with self._unchanged():
+            for cut in self.cuts_from(cursor.oldest):
+                if cut.start.sequence >= resume:
+                    break
+                if is_merged(progress, cut.start.sequence):
+                    self.tracker.skipped(cut.end)
+                else:
+                    self.tracker.found(cut.start, cut.end, found.get(cut.start.sequence))
 
 
 @dataclass(slots=True)

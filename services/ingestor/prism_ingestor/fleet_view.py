@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prism.kafka.clients import KafkaSettings
 from prism.kafka.records import Record
 from prism.kafka.table import TableReader
-from prism.messages import BadMessage, Heartbeat, Progress, Topics, WorkerState
+from prism.messages import BadMessage, Cursor, Heartbeat, Progress, RunRecord, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_EXPIRY_SECONDS
 from prism.runs.table import RunsTable
 from prism.service.logs import get_logger
@@ -24,7 +24,8 @@ class _Seen:
 class FleetView:
     """What runs, progress and workers say now.
 
-    `on_progress` hears of each progress message; `on_stale` of the key of each stale record of runs.
+    `on_progress` hears of each progress message, `on_run` of each record of runs that counts, `on_stale`
+    of the key of each one that does not.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class FleetView:
         topics: Topics,
         clock: Callable[[], float],
         on_progress: Callable[[Progress], None],
+        on_run: Callable[[RunRecord | Cursor], None],
         on_stale: Callable[[str], None],
     ) -> None:
         self.runs = RunsTable()
@@ -40,6 +42,7 @@ class FleetView:
         self._workers: dict[str, _Seen] = {}
         self._clock = clock
         self._on_progress = on_progress
+        self._on_run = on_run
         self._on_stale = on_stale
         self.reader = TableReader(
             kafka,
@@ -54,10 +57,16 @@ class FleetView:
 
     def _run(self, record: Record) -> None:
         try:
-            if self.runs.apply(record.key, record.value) is None and record.value is not None:
-                self._on_stale(record.key)
+            applied = self.runs.apply(record.key, record.value)
         except BadMessage as error:
             log.warning("run_not_read", key=record.key, error=error)
+            return
+        if isinstance(applied, RunRecord) and applied.state.ended:
+            self.progress.pop(applied.run_id, None)
+        if applied is not None:
+            self._on_run(applied)
+        elif record.value is not None:
+            self._on_stale(record.key)
 
     def _progress(self, record: Record) -> None:
         if record.value is None:
@@ -81,8 +90,8 @@ class FleetView:
         except BadMessage as error:
             log.warning("heartbeat_not_read", key=record.key, error=error)
             return
-        # When it was sent, not when it was read: a stand-by may read an old topic for the first time.
-        age = max(0.0, wall_clock_ms() - record.timestamp_ms) / 1000
+        # Of what lay there before, when it was sent counts; then the clocks of two machines need not agree.
+        age = 0.0 if self.reader.caught_up else max(0.0, wall_clock_ms() - record.timestamp_ms) / 1000
         self._workers[beat.worker_id] = _Seen(beat, self._clock() - age)
 
     def live_workers(self) -> list[Heartbeat]:

@@ -23,11 +23,12 @@ from confluent_kafka import KafkaError, Message, Producer
 from prism.kafka.admin import partition_count
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.dead_letters import send_dead_letter
-from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, raise_if_fatal
 from prism.kafka.records import Record, event_headers
 from prism.messages import (
     Batch,
     CommandName,
+    Cursor,
     MergeState,
     MessageReason,
     Progress,
@@ -36,6 +37,7 @@ from prism.messages import (
     RunState,
     Topics,
 )
+from prism.messages.run import CURSOR_SUFFIX
 from prism.runs import credit
 from prism.runs.job import parse_job
 from prism.runs.naming import results_partition
@@ -45,7 +47,7 @@ from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
 from prism_ingestor import metrics
 from prism_ingestor.broker_probe import BrokerProbe
-from prism_ingestor.checking import Checked, Checker, clear_scratch, table_format
+from prism_ingestor.checking import Checked, Checker, table_format
 from prism_ingestor.commands import ControlTopic, Waiting
 from prism_ingestor.feeding import FileFeed, RunFeed
 from prism_ingestor.fleet_view import FleetView
@@ -57,6 +59,7 @@ from prism_ingestor.settings import IngestorSettings
 from prism_ingestor.sources import SourceChanged, Sources
 from prism_ingestor.stalls import stall_reason
 from prism_ingestor.takeover import fed_batches
+from prism_ingestor.workplace import Workplace
 
 log = get_logger(__name__)
 
@@ -95,23 +98,21 @@ class Ingestor:
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors)
         self._ledger = Ledger(self._producer, self._topics, self._owner)
-        self._view = FleetView(kafka, self._topics, clock, self._on_progress, self._on_stale)
+        self._view = FleetView(kafka, self._topics, clock, self._on_progress, self._on_run, self._on_stale)
         self._control = ControlTopic(kafka, settings.group, self._topics.control, clock, self._bury_command)
         self._intake = IntakeTopic(kafka, settings.group, self._topics.intake)
         self._reader = IntakeReader(settings.jobs_dir, self._model_ids, settings.chunk_timeout_s, clock)
-        state = settings.data_dir / "ingestor"
+        self._workplace = Workplace(settings.data_dir / "ingestor", self._owner.replace(":", "-"))
         self._sources = Sources(
-            state / "spool",
+            self._workplace.spool,
             settings.allowed_dir,
             settings.max_source_bytes,
             MessageFetcher(kafka, self._topics.intake),
         )
-        self._scratch = state / "scratch"
-        (state / "spool").mkdir(parents=True, exist_ok=True)
-        clear_scratch(self._scratch)
-        self._checker = Checker(self._sources, settings.jobs_dir, self._scratch)
-        self._probe = BrokerProbe(kafka.admin(), self._topics, settings.worker_group)
+        self._checker = Checker(self._sources, settings.jobs_dir, self._workplace.scratch)
+        self._probe = BrokerProbe(kafka, self._topics, settings.worker_group, clock)
         self._load = PartitionLoad(1)
+        self._results_partitions = 1
         self._feeds: dict[str, RunFeed] = {}
         self._turns: list[str] = []
         self._active = False
@@ -145,8 +146,7 @@ class Ingestor:
             self._once_a_second()
         self._producer.poll(0)
         self._producer_errors.check()
-        down = self._producer_errors.all_brokers_down or self._view.reader.errors.all_brokers_down
-        self._readiness.set("broker", not down, "no Kafka broker answers")
+        self._readiness.set("broker", not self._view.reader.broker_away, "no Kafka broker answers")
 
     def _change_role(self) -> None:
         if self._active and (self._deposed or not self._control.owned):
@@ -173,9 +173,16 @@ class Ingestor:
         self._deposed = False
         table = self._view.runs
         unended = [one for one in table.runs.values() if not one.state.ended]
+        batches = partition_count(self._admin, self._topics.batches)
+        self._results_partitions = partition_count(self._admin, self._topics.results)
+        if not batches or not self._results_partitions:
+            raise BrokerAway(f"{self._topics.batches} or {self._topics.results} is not there")
         self._ledger.take_over(table.highest_epoch + 1, unended, table.cursors)
-        self._load = PartitionLoad(partition_count(self._admin, self._topics.batches))
+        for key in table.stale:
+            self._rewrite(key)
+        self._load = PartitionLoad(batches)
         view = self._probe.look()
+        self._probe.show(view)  # what it knew may be of an earlier turn of ours
         self._recover = fed_batches(self._kafka, self._topics.batches, view)
         self._recover_ends = dict(view.results_end)
         self._feeds, self._turns = {}, []
@@ -192,13 +199,30 @@ class Ingestor:
         log.info("active", epoch=self._ledger.epoch, unended_runs=len(unended))
         fault.point("ingestor.after_takeover")
 
+    def _on_run(self, record: RunRecord | Cursor) -> None:
+        """Hear of a record of runs that counts: ours, or that of one who was or has become active."""
+        if record.owner == self._owner:
+            self._ledger.has_come_round(record)
+        elif self._active and self._ledger.is_overruled_by(record):
+            self._deposed = True
+        elif self._active and isinstance(record, RunRecord) and self._ledger.lacks(record):
+            # Accepted by the last one while we took over: nobody else will go on with it.
+            self._checker.submit(self._ledger.write(record))
+
     def _on_stale(self, key: str) -> None:
-        if self._active:
-            self._ledger.write_again(key)
+        if self._active and not self._deposed:
+            self._rewrite(key)
+
+    def _rewrite(self, key: str) -> None:
+        table = self._view.runs
+        if key.endswith(CURSOR_SUFFIX):
+            self._ledger.write_again(key, table.cursors.get(key.removesuffix(CURSOR_SUFFIX)))
+        else:
+            self._ledger.write_again(key, table.runs.get(key))
 
     def _close(self) -> None:
         self._write_cursors()
-        self._producer.flush(10.0)
+        self._producer.flush(5.0)
         self._intake.commit()
         self._control.commit()
         self._control.close()
@@ -206,6 +230,7 @@ class Ingestor:
         self._checker.close()
         self._probe.close()
         self._view.reader.close()
+        self._workplace.remove()
 
     # Acceptance
 
@@ -243,7 +268,7 @@ class Ingestor:
             self._accept_again(submission, known, record)
             self._intake.finish(*places)
             return
-        run = _new_run(submission, self._load.partitions)
+        run = _new_run(submission, self._results_partitions)
         if submission.refusal is not None:
             run = run.model_copy(
                 update={
@@ -292,7 +317,9 @@ class Ingestor:
             except queue.Empty:
                 return
             record = self._ledger.runs.get(checked.run_id)
-            if record is not None:
+            if record is None:
+                self._sources.forget(checked.run_id)
+            elif checked.run_id not in self._feeds:
                 self._start(record, checked)
 
     def _start(self, record: RunRecord, checked: Checked) -> None:
@@ -312,12 +339,17 @@ class Ingestor:
 
         def begin() -> None:
             # Only now: a worker that meets a batch finds the run by reading `prism.runs` to its end.
-            if self._ledger.runs.get(record.run_id) is not None:
+            if record.run_id in self._ledger.runs and record.run_id not in self._feeds:
                 self._feeds[record.run_id] = feed
                 self._turns.append(record.run_id)
 
         if first:
-            changes = {"state": RunState.RUNNING, "prompt": checked.prompt, "files": [checked.file]}
+            changes = {
+                "state": RunState.RUNNING,
+                "stalled": None,
+                "prompt": checked.prompt,
+                "files": [checked.file],
+            }
             self._ledger.write(record, begin, **changes)
         else:
             begin()
@@ -357,10 +389,13 @@ class Ingestor:
             self._ledger.write(record, state=RunState.PAUSED)
         elif waiting.command is CommandName.RESUME and record.state is RunState.PAUSED:
             self._ledger.write(record, state=RunState.RUNNING)
+            if waiting.run_id in self._feeds:
+                self._feeds[waiting.run_id].moved_at = self._clock()
         elif waiting.command is CommandName.CANCEL and not record.state.ended:
             self._end(record, RunState.CANCELLED, "cancelled", "cancelled by command")
-        self._producer.flush(5.0)
-        self._control.done(waiting)
+        # What is not durable yet is looked at again: it will ask for nothing new then.
+        if self._producer.flush(1.0) == 0:
+            self._control.done(waiting)
 
     def _end(self, record: RunRecord, state: RunState, reason: str | None, detail: str | None) -> None:
         """End a run. Its cursor goes first: it says how many batches there are to wait for."""
@@ -402,7 +437,7 @@ class Ingestor:
                 if not self._feed_one(feed):
                     break
                 fed += 1
-        self._turns.append(self._turns.pop(0))
+        self._turns = self._turns[1:] + self._turns[:1]
         return fed > 0
 
     def _feed_one(self, feed: RunFeed) -> bool:
@@ -426,10 +461,10 @@ class Ingestor:
         def delivered(error: KafkaError | None, message: Message) -> None:
             raise_if_fatal(error)
             if error is not None:
-                log.error("batch_not_delivered", batch_id=batch.id, error=error.str())
-                return  # never acknowledged: the cursor stays below it
+                # Delivery is tried without end: what fails all the same fails for good.
+                raise BrokerFatal(f"the batch {batch.id} cannot be written: {error.str()}")
             fault.point("ingestor.after_batch_fed")
-            file.tracker.acknowledged(batch.sequence, (partition, message.offset() or 0))
+            file.tracker.acknowledged(batch.sequence, (partition, message.offset() or 0), self._clock())
 
         while True:
             try:
@@ -454,7 +489,8 @@ class Ingestor:
                 # A topic that was made again ends lower than it did.
                 feed.recover_at = min(feed.recover_at, view.results_end.get(feed.results_partition, 0))
             for file, sequence in feed.lost(view):
-                self._feed_again(feed, file, sequence)
+                if feed.run_id in self._feeds:
+                    self._feed_again(feed, file, sequence)
 
     def _feed_again(self, feed: RunFeed, file: FileFeed, sequence: int) -> None:
         try:
@@ -478,8 +514,8 @@ class Ingestor:
         record = self._ledger.runs.get(progress.run_id)
         if feed is None or record is None:
             return
-        for freed in feed.apply(progress, self._clock()):
-            self._load.freed(freed.partition)
+        if not self._take_credit(feed, record, progress):
+            return
         if progress.state is MergeState.PUBLISHED:
             failed = progress.rows_failed > 0
             state = RunState.COMPLETED_WITH_FAILURES if failed else RunState.COMPLETED
@@ -488,6 +524,23 @@ class Ingestor:
             self._end(record, RunState.COMPLETED_WITH_FAILURES, "withheld", progress.detail)
         elif record.state is RunState.RUNNING and feed.all_fed and feed.unmerged == 0:
             self._ledger.change(record.run_id, state=RunState.MERGING, stalled=None)
+
+    def _take_credit(self, feed: RunFeed, record: RunRecord, progress: Progress) -> bool:
+        """Apply what is merged; return False if that ended the run."""
+        recovering = feed.recovering
+        try:
+            freed = feed.apply(progress, self._clock())
+        except SourceChanged as error:
+            self._end(record, RunState.FAILED, error.reason, error.detail)
+            return False
+        if recovering and not feed.recovering:
+            for file in feed.files:
+                for found in file.tracker.outstanding.values():
+                    if found.partition >= 0:
+                        self._load.put(found.partition)
+        for one in freed:
+            self._load.freed(one.partition)
+        return True
 
     # Once in a while
 
@@ -523,6 +576,9 @@ class Ingestor:
             if record.state in (RunState.RUNNING, RunState.MERGING):
                 reason = stall_reason(run_id, now - feed.moved_at, workers, self._view.progress.get(run_id))
             self._ledger.change(run_id, stalled=reason)
+        for run_id, why in list(self._checker.postponed.items()):
+            if run_id not in self._feeds:
+                self._ledger.change(run_id, stalled=why)
 
     def _trim(self) -> None:
         """Let the broker forget what no unended run needs: of intake, and of batches what is committed."""
@@ -555,7 +611,7 @@ class Ingestor:
 
 def _places(submission: Submission, record: Record | None) -> tuple[int, list[int]]:
     if submission.source.kind == "message":
-        return submission.source.partition, submission.source.offsets
+        return submission.source.partition, [*submission.source.offsets, *submission.spare]
     assert record is not None  # a reference is one record, and that record is here
     return record.partition, [record.offset]
 

@@ -6,9 +6,9 @@ read from there when its turn comes, by this process or the next.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from prism.kafka.records import Record
 from prism.messages import BadMessage, FileReason, MessageSource, Reference, UriSource
@@ -30,6 +30,8 @@ from prism.runs.job import Job, JobRefused, read_job
 from prism.runs.naming import clean_label, generated_run_id, is_job_name, is_run_id, model_tag
 
 MAX_PARTS = 100_000
+# Of what is only shown. A header may have megabytes, and a run has to fit in one record.
+MAX_NAME = 255
 _NUMBER = re.compile(r"[0-9]{1,6}")
 
 
@@ -56,17 +58,32 @@ class Submission:
     job: Job | None = None
     job_fields: dict[str, object] = field(default_factory=dict)
     refusal: IntakeRefused | None = None
+    spare: tuple[int, ...] = ()
+
+
+class _Origin(NamedTuple):
+    """What a run's name is made of; a record without its 16 MiB."""
+
+    partition: int
+    offset: int
+    key: str
+    timestamp_ms: int
+
+    @classmethod
+    def of(cls, record: Record) -> "_Origin":
+        return cls(record.partition, record.offset, record.key, record.timestamp_ms)
 
 
 @dataclass(slots=True)
 class _Parts:
-    """The chunks of one file that have come so far."""
+    """The chunks of one file that have come so far; `spare` are those that came twice."""
 
-    first: Record
+    first: _Origin
     headers: dict[str, str]
     total: int
     offsets: dict[int, int]
     last_at: float
+    spare: list[int] = field(default_factory=list)
 
 
 class IntakeReader:
@@ -88,6 +105,7 @@ class IntakeReader:
     def read(self, record: Record) -> Submission | None:
         """Return the submission that a record completes; None for a chunk that others follow."""
         headers = record.headers
+        origin = _Origin.of(record)
         if HEADER_PART in headers or HEADER_PARTS in headers:
             return self._read_part(record, headers)
         source: MessageSource | UriSource = MessageSource(
@@ -95,7 +113,7 @@ class IntakeReader:
         )
         if headers.get(HEADER_TYPE, "").split(";")[0].strip() == REFERENCE_TYPE:
             return self._read_reference(record, headers)
-        return self._submission(record, headers, source)
+        return self._submission(origin, headers, source)
 
     def _read_reference(self, record: Record, headers: dict[str, str]) -> Submission:
         refusal = None
@@ -106,25 +124,30 @@ class IntakeReader:
         except BadMessage as error:
             refusal = IntakeRefused(FileReason.BAD_REFERENCE, str(error))
         source = UriSource(uri=uri, encoding=_encoding(headers))
-        return self._submission(record, headers, source, sha256, refusal)
+        return self._submission(_Origin.of(record), headers, source, sha256, refusal)
 
     def _read_part(self, record: Record, headers: dict[str, str]) -> Submission | None:
         number, total = _count(headers.get(HEADER_PART)), _count(headers.get(HEADER_PARTS))
         run_id = headers.get(HEADER_RUN_ID, "")
-        if not run_id or not 1 <= number <= total <= MAX_PARTS:
+        origin = _Origin.of(record)
+        key = (record.partition, record.key, run_id)
+        parts = self._parts.get(key)
+        if not run_id or not 1 <= number <= total <= MAX_PARTS or (parts and parts.total != total):
             refusal = IntakeRefused(
-                FileReason.BAD_HEADER, "a chunk needs the headers run-id, part (from 1) and parts, in numbers"
+                FileReason.BAD_HEADER,
+                "a chunk needs the headers run-id, part (from 1) and, the same in each, parts, in numbers",
             )
             source = MessageSource(partition=record.partition, offsets=[record.offset])
-            return self._submission(record, headers, source, None, refusal)
-        key = (record.partition, record.key, run_id)
-        parts = self._parts.setdefault(key, _Parts(record, headers, total, {}, self._clock()))
-        parts.offsets.setdefault(number, record.offset)
+            return self._submission(origin, headers, source, None, refusal)
+        if parts is None:
+            parts = self._parts[key] = _Parts(origin, headers, total, {}, self._clock())
+        if parts.offsets.setdefault(number, record.offset) != record.offset:
+            parts.spare.append(record.offset)
         parts.last_at = self._clock()
         if len(parts.offsets) < parts.total:
             return None
         del self._parts[key]
-        return self._submission(parts.first, parts.headers, _joined(parts))
+        return replace(self._submission(parts.first, parts.headers, _joined(parts)), spare=tuple(parts.spare))
 
     def given_up(self) -> list[Submission]:
         """Return the chunked files whose next chunk has not come in time, as refused."""
@@ -139,7 +162,8 @@ class IntakeReader:
             FileReason.INCOMPLETE_CHUNKS,
             f"{len(parts.offsets)} of {parts.total} chunks came, part {missing} did not: send the file again",
         )
-        return self._submission(parts.first, parts.headers, _joined(parts), None, refusal)
+        submission = self._submission(parts.first, parts.headers, _joined(parts), None, refusal)
+        return replace(submission, spare=tuple(parts.spare))
 
     def needed_from(self, partition: int) -> int | None:
         """Return the lowest offset that an incomplete file of this partition needs."""
@@ -148,7 +172,7 @@ class IntakeReader:
 
     def _submission(
         self,
-        record: Record,
+        record: _Origin,
         headers: dict[str, str],
         source: MessageSource | UriSource,
         sha256: str | None = None,
@@ -175,12 +199,12 @@ class IntakeReader:
         encoding = headers.get(HEADER_ENCODING, "").strip().lower()
         if encoding not in ("", "gzip", "identity"):
             refusal = refusal or IntakeRefused(FileReason.BAD_HEADER, "content-encoding is gzip or nothing")
-        filename = Path(headers.get(HEADER_FILENAME, "").replace("\\", "/")).name
+        filename = Path(headers.get(HEADER_FILENAME, "").replace("\\", "/")).name[:MAX_NAME]
         return Submission(
             run_id=run_id,
             label=clean_label(record.key or filename or run_id),
             filename=filename,
-            job_name=job_name,
+            job_name=job_name[:MAX_NAME],
             priority=DEFAULT_PRIORITY if priority is None else int(priority),
             source=source,
             sha256=sha256,
@@ -203,7 +227,7 @@ class IntakeReader:
         except JobRefused as error:
             raise IntakeRefused(FileReason.BAD_JOB, str(error)) from None
 
-    def _generated(self, record: Record, job: Job) -> str:
+    def _generated(self, record: _Origin, job: Job) -> str:
         tag = model_tag(job.model.name, self._model_ids())
         return generated_run_id(
             job.project.name, job.project.version, tag, record.timestamp_ms, record.partition, record.offset

@@ -5,6 +5,8 @@ is buried); an incomplete chunked file holds the commit back to its first chunk.
 makes the same run id, hence the same run.
 """
 
+import threading
+
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from prism.kafka.admin import partition_count
@@ -42,17 +44,20 @@ class IntakeTopic:
         )
 
     def open(self) -> None:
-        """Begin at what is committed."""
+        """Begin at what is committed. Raises BrokerAway."""
         partitions = [
             TopicPartition(self.topic, one) for one in range(partition_count(self._admin, self.topic))
         ]
         starts = []
-        for place in self._consumer.committed(partitions, timeout=_TIMEOUT_S):
-            low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
-            start = place.offset if low <= place.offset <= high else low
-            self._frontiers[place.partition] = OffsetFrontier(start)
-            self._committed[place.partition] = place.offset
-            starts.append(TopicPartition(self.topic, place.partition, start))
+        try:
+            for place in self._consumer.committed(partitions, timeout=_TIMEOUT_S):
+                low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+                start = place.offset if low <= place.offset <= high else low
+                self._frontiers[place.partition] = OffsetFrontier(start)
+                self._committed[place.partition] = place.offset
+                starts.append(TopicPartition(self.topic, place.partition, start))
+        except KafkaException as error:
+            raise BrokerAway(f"find the place in {self.topic}: {error.args[0].str()}") from None
         self._consumer.assign(starts)
 
     def shut(self) -> None:
@@ -115,10 +120,11 @@ class IntakeTopic:
 
 
 class MessageFetcher:
-    """Reads single intake records again, by partition and offset; for one thread."""
+    """Reads single intake records again, by partition and offset; for one thread at a time."""
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._topic = topic
+        self._lock = threading.Lock()
         self._errors = ErrorWatch()
         self._consumer: Consumer = kafka.reader(
             self._errors, **{"queued.max.messages.kbytes": _PREFETCH_KIB, "queued.min.messages": 1}
@@ -126,6 +132,10 @@ class MessageFetcher:
 
     def __call__(self, partition: int, offset: int) -> bytes | None:
         """Return a record's value, None if it is not there any more. Raises BrokerAway."""
+        with self._lock:
+            return self._fetch(partition, offset)
+
+    def _fetch(self, partition: int, offset: int) -> bytes | None:
         place = TopicPartition(self._topic, partition, offset)
         try:
             low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
@@ -139,6 +149,5 @@ class MessageFetcher:
         if message is None or message.error() is not None:
             raise BrokerAway(f"{place} was not read in {_TIMEOUT_S:.0f} s")
         record = Record.of(message)
-
         self._consumer.unassign()
         return record.value if record.offset == offset else None

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from prism.kafka.errors import raise_if_fatal
+from prism.kafka.errors import BrokerFatal, raise_if_fatal
 from prism.kafka.records import event_headers
 from prism.messages import Cursor, FileCursor, RunRecord, Topics, cursor_key
+from prism.messages.run import CURSOR_SUFFIX
 from prism.service.logs import get_logger
 from prism_ingestor import metrics
 
@@ -34,12 +35,15 @@ class Ledger:
         self._producer = producer
         self._topics = topics
         self._cursors: dict[str, Cursor] = {}
+        self._ended: dict[str, RunRecord] = {}
 
     def take_over(self, epoch: int, runs: list[RunRecord], cursors: dict[str, Cursor]) -> None:
         """Claim the unended runs under a new epoch, durably."""
         self.epoch = epoch
-        self.runs = {}
+        self.runs, self._ended = {}, {}
         self._cursors = dict(cursors)
+        # With no run to claim the epoch would be known to nobody, and the next one would take the same.
+        self.write_cursor("", {})
         for record in runs:
             self.write(record)
             if record.run_id in self._cursors:
@@ -57,6 +61,7 @@ class Ledger:
             metrics.RUNS.labels(state=written.state.value).inc()
         if written.state.ended:
             self.runs.pop(written.run_id, None)
+            self._ended[written.run_id] = written
         else:
             self.runs[written.run_id] = written
         self._send(written.run_id, written, on_acknowledged)
@@ -82,9 +87,27 @@ class Ledger:
         self._send(cursor_key(run_id), cursor, on_acknowledged)
         return True
 
-    def write_again(self, key: str) -> None:
-        """Put our record of a key behind a stale one."""
-        record = self.runs.get(key) or self._cursors.get(key.removesuffix("/cursor"))
+    def is_overruled_by(self, record: RunRecord | Cursor) -> bool:
+        """Return whether somebody else's record counts more than ours."""
+        return (record.epoch, record.owner) > (self.epoch, self.owner)
+
+    def lacks(self, record: RunRecord) -> bool:
+        """Return whether this run is unended and not one of ours."""
+        return not record.state.ended and record.run_id not in self.runs and record.run_id not in self._ended
+
+    def has_come_round(self, record: RunRecord | Cursor) -> None:
+        """Note that a record of ours was read again: now whoever reads the topic knows it too."""
+        if isinstance(record, RunRecord) and record.state.ended:
+            self._ended.pop(record.run_id, None)
+
+    def write_again(self, key: str, counts: RunRecord | Cursor | None) -> None:
+        """Put the record that counts behind a stale one; ours may be newer than what was read."""
+        ours: RunRecord | Cursor | None
+        if key.endswith(CURSOR_SUFFIX):
+            ours = self._cursors.get(key.removesuffix(CURSOR_SUFFIX))
+        else:
+            ours = self.runs.get(key) or self._ended.get(key)
+        record = ours or counts
         if record is not None:
             log.warning("stale_record_overwritten", key=key)
             self._send(key, record, None)
@@ -93,9 +116,10 @@ class Ledger:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             raise_if_fatal(error)
             if error is not None:
-                log.error("run_not_delivered", key=key, error=error.str())
-                self._send(key, record, on_acknowledged)
-            elif on_acknowledged is not None:
+                # Delivery is tried without end: what fails all the same fails for good. Sent again it
+                # could come behind a newer one.
+                raise BrokerFatal(f"the run {key} cannot be written: {error.str()}")
+            if on_acknowledged is not None:
                 on_acknowledged()
 
         kind = "run" if isinstance(record, RunRecord) else "cursor"

@@ -17,9 +17,10 @@ class IngestorSettings(ServiceSettings):
     port: int = port_field(8081)
     instance: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
         validation_alias="PRISM_INGESTOR_ID",
         description="Name of this ingestor in what it writes. Default: host name and process id.",
-        json_schema_extra={"allowed": "a name"},
+        json_schema_extra={"allowed": "letters, digits, `.`, `_`, `-`"},
     )
     group: str = Field(
         default="prism-ingestor",

@@ -5,18 +5,22 @@ from the topic. A plain file by reference is read where it lies, and watched: a 
 its run, it is never read half old, half new.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from prism.messages import FileReason, MessageSource, RunFile, UriSource
 from prism.tables import TableRefused, file_digest, inflate, open_source
 
 _RESERVED_FREE_BYTES = 64 * 1024 * 1024
+# What stays as it is until somebody changes the file or its folder.
+_FOR_GOOD = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EINVAL}
 
 ReadMessage = Callable[[int, int], bytes | None]
 
@@ -105,7 +109,7 @@ class Sources:
                 self._assert_space(len(piece))
                 digest.update(piece)
                 target.write(piece)
-        return self._plain(raw, file, digest.hexdigest())
+        return self._plain(run_id, raw, file, digest.hexdigest())
 
     def _pieces(self, source: MessageSource) -> Iterator[bytes]:
         size = 0
@@ -120,22 +124,28 @@ class Sources:
                 raise TableRefused(FileReason.TOO_LARGE, f"more than {self._max_bytes} bytes; split the file")
             yield piece
 
-    def _plain(self, raw: Path, file: RunFile, sha256: str) -> PlainFile:
+    def _plain(self, run_id: str, raw: Path, file: RunFile, sha256: str) -> PlainFile:
         size = raw.stat().st_size
-        plain = raw.with_suffix(".csv")
+        plain = self._folder(run_id) / f"{file.label}.csv"
         if file.source.encoding == "gzip":
             with raw.open("rb") as packed:
-                inflate(packed, plain, max_bytes=min(self._max_bytes, self._free_bytes()))
+                self._inflate(packed, plain)
             raw.unlink()
         else:
             raw.replace(plain)
         return PlainFile(plain, sha256, size)
 
+    def _inflate(self, packed: BinaryIO, plain: Path) -> None:
+        # Beside it and renamed: the file of that name may be read while it is made again.
+        target = plain.with_name(f"{plain.name}.part")
+        inflate(packed, target, max_bytes=min(self._max_bytes, self._free_bytes()))
+        target.replace(plain)
+
     def _from_uri(self, run_id: str, file: RunFile) -> PlainFile:
         assert isinstance(file.source, UriSource)
         path = self._allowed_path(file.source.uri)
-        with open_source(path):
-            size = path.stat().st_size
+        with _open(path) as opened:
+            size = os.fstat(opened.fileno()).st_size
         if size > self._max_bytes:
             raise TableRefused(
                 FileReason.TOO_LARGE, f"{size} bytes, more than {self._max_bytes}; split the file"
@@ -148,12 +158,15 @@ class Sources:
             return found
         plain = self._folder(run_id) / f"{file.label}.csv"
         with open_source(path) as packed:
-            inflate(packed, plain, max_bytes=min(self._max_bytes, self._free_bytes()))
+            self._inflate(packed, plain)
         PlainFile(path, sha256, size, stamp).assert_unchanged()
         return PlainFile(plain, sha256, size)
 
     def _allowed_path(self, uri: str) -> Path:
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError:
+            raise TableRefused(FileReason.BAD_REFERENCE, "the reference is no URI: use file:///…") from None
         if parts.scheme != "file":
             raise TableRefused(
                 FileReason.SCHEME_NOT_ALLOWED,
@@ -165,7 +178,10 @@ class Sources:
         if "\0" in text:
             raise TableRefused(FileReason.NOT_FOUND, "a path has no NUL")
         # Resolved first: neither `..` nor a link leads out.
-        path = Path(text).resolve()
+        try:
+            path = Path(text).resolve()
+        except (OSError, RuntimeError, ValueError):  # a ring of links, a name that no file can have
+            raise _not_found() from None
         if not path.is_relative_to(self._allowed.resolve()):
             raise TableRefused(
                 FileReason.OUTSIDE_DATA_FOLDER,
@@ -181,6 +197,22 @@ class Sources:
             raise TableRefused(
                 FileReason.NO_SPACE, "no disk space left for the file; free some and send it again"
             )
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a referred file; what its path makes impossible for good is a refusal, not a reason to wait."""
+    try:
+        return open_source(path)
+    except OSError as error:
+        if error.errno in _FOR_GOOD:
+            raise _not_found() from None
+        raise
+
+
+def _not_found() -> TableRefused:
+    return TableRefused(
+        FileReason.NOT_FOUND, "there is no file that could be opened under this path; check it and its rights"
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -24,4 +24,5 @@ def stall_reason(
         return f"every worker waits: {waiting[0].reason}"
     if any(batch.startswith(f"{run_id}/") for one in workers for batch in one.in_flight):
         return None  # a slow model is no stall
-    return f"nothing was merged for {quiet_s:.0f} s, and no worker has a batch of this run in hand"
+    # No number in it: each change of the reason is a record.
+    return "nothing is merged any more, and no worker has a batch of this run in hand"

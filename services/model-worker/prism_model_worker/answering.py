@@ -14,6 +14,7 @@ from typing import Literal, cast
 from prism.annotation import Answer, BadReply, Problem, Prompt, build_prompt, build_repair, read_reply
 from prism.messages import RowReason
 from prism.modelserver.errors import (
+    AwayReason,
     CallFailed,
     CallTimeout,
     ModelServerError,
@@ -21,6 +22,7 @@ from prism.modelserver.errors import (
     ReplyTruncated,
     ReplyUnusable,
     RequestRefused,
+    ServerAway,
 )
 from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest, ModelServer
 from prism.service import fault
@@ -31,6 +33,8 @@ from prism_model_worker.tasks import BatchTask, Group
 Role = Literal["system", "user", "assistant"]
 
 LONGEST_DELAY_S = 60.0
+# "While they were being asked": a call that timed out may have begun long before an outage did.
+RECENT_S = 5.0
 # What each error of a call means for rows that stand alone once they are to blame.
 _ROW_REASONS: tuple[tuple[type[ModelServerError], RowReason], ...] = (
     (PromptTruncated, RowReason.ROW_TOO_LONG),
@@ -110,22 +114,34 @@ class Answerer:
     def _call_failed(self, task: BatchTask, group: Group, error: ModelServerError, started: float) -> float:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
-        if reason is None or (
-            isinstance(error, _AMBIGUOUS) and not self._row_is_to_blame(task, group, started)
-        ):
+        if _broke_off(error):
+            reason = RowReason.MODEL_ERROR
+        ambiguous = isinstance(error, _AMBIGUOUS) or _broke_off(error)
+        if reason is None or (ambiguous and not self._row_is_to_blame(task, group, error, started)):
             # Not the row's fault: back to the front as it was, behind a closed gate.
-            if reason is None:
+            if reason is None and not _broke_off(error):
                 task.calls -= 1
-            group.blamed_at = group.blamed_at or started
+            group.blamed_at = self._clock()
             task.pending.appendleft(group)
             self._watch.blame(task.context.model, error, needs_canary=reason is not None)
             return 0.0
         problem = Problem(reason, str(error))
         return self._again(task, group, group.indices, problem, repair=None)
 
-    def _row_is_to_blame(self, task: BatchTask, group: Group, started: float) -> bool:
-        since = group.blamed_at if group.blamed_at is not None else started
-        return self._watch.answered_since(task.context.model, since)
+    def _row_is_to_blame(
+        self, task: BatchTask, group: Group, error: ModelServerError, started: float
+    ) -> bool:
+        """Return whether the server was seen to work since these rows failed, or while they were asked.
+
+        A lost connection, and the failure that would be a row's last, take the former: when an outage
+        begins, others were answered a moment ago.
+        """
+        if group.blamed_at is not None:
+            return self._watch.answered_since(task.context.model, group.blamed_at)
+        last = len(group.indices) == 1 and group.tries + 1 >= task.context.job.model.retries
+        if last or _broke_off(error):
+            return False
+        return self._watch.answered_since(task.context.model, max(started, self._clock() - RECENT_S))
 
     def _replied(self, task: BatchTask, group: Group, prompt: Prompt, reply: ChatReply) -> float:
         try:
@@ -177,6 +193,11 @@ class Answerer:
         """Exponential back-off with full jitter: a job's `delay`, doubled for each further try."""
         longest: float = min(LONGEST_DELAY_S, task.context.job.model.delay * 2 ** max(0, tries - 1))
         return longest * (0.5 + self._jitter() / 2)
+
+
+def _broke_off(error: ModelServerError) -> bool:
+    """Whether the server was lost during the call: it may be this prompt that ends it, each time."""
+    return isinstance(error, ServerAway) and error.reason is AwayReason.BROKEN_OFF
 
 
 def _chat(messages: Sequence[Mapping[str, str]]) -> tuple[ChatMessage, ...]:

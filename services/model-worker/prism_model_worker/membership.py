@@ -12,10 +12,12 @@ pauses the partitions and polls on, which keeps its membership. It pauses once a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from prism.kafka.clients import ErrorWatch, KafkaSettings
+from prism.kafka.admin import patiently
+from prism.kafka.clients import ErrorWatch, KafkaSettings, receive
 from prism.kafka.commit_note import CommitNote
 from prism.kafka.errors import is_stale_member, raise_if_fatal
 from prism.kafka.records import Record
@@ -75,6 +77,8 @@ class Membership:
                 "queued.min.messages": 64,
                 "queued.max.messages.kbytes": 8192,
                 "fetch.wait.max.ms": 50,
+                # A full prefetch queue is looked at again soon, not after the default second.
+                "fetch.queue.backoff.ms": 10,
             },
         )
 
@@ -102,7 +106,7 @@ class Membership:
         self._mind_the_cap(wanted)
         if wanted <= 0 and not self._paused:
             return []
-        messages = self._consumer.consume(max(1, wanted), timeout_s if wanted > 0 else 0)
+        messages = receive(self._consumer, max(1, wanted), timeout_s if wanted > 0 else 0)
         records = []
         for message in messages:
             error = message.error()
@@ -209,10 +213,11 @@ class Membership:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
             return
-        topic_id = self._hooks.topic_id()
+        topic_id = patiently(self._hooks.topic_id)
         starts = []
-        for one in consumer.committed(partitions, timeout=_TIMEOUT_S):
-            low, high = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)
+        for one in patiently(lambda: consumer.committed(partitions, timeout=_TIMEOUT_S)):
+            ends = partial(consumer.get_watermark_offsets, one, timeout=_TIMEOUT_S)
+            low, high = patiently(ends)
             note = CommitNote.decode(one.metadata, one.offset)
             same = note.topic == topic_id and low <= one.offset <= high
             start = one.offset if same else low

@@ -21,6 +21,8 @@ log = get_logger(__name__)
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
+# However long a server asks to be left alone: a question about its health costs nobody's quota.
+LONGEST_WAIT_S = 300.0
 QUIET_S = 3.0
 CANARY_CONTEXT = 4096
 _CANARY = "Answer with the word ok."
@@ -185,7 +187,8 @@ class ServerWatch:
 
 
 def _retry_after(error: ModelServerError) -> float:
-    return (error.retry_after_s or 0.0) if isinstance(error, ServerAway) else 0.0
+    asked = (error.retry_after_s or 0.0) if isinstance(error, ServerAway) else 0.0
+    return min(asked, LONGEST_WAIT_S)
 
 
 def _one_line(error: ModelServerError) -> str:

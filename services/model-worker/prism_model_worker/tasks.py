@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from prism.annotation import Answer, Problem
 from prism.messages import Batch, RowReason
@@ -59,7 +60,9 @@ class BatchTask:
             if row.rejected is None:
                 asked.append(index)
             else:
-                task.outcomes[index] = Problem(RowReason(row.rejected), "rejected before any model saw it")
+                # A newer ingestor may know a reason that this worker does not.
+                reason = cast(RowReason, row.rejected)
+                task.outcomes[index] = Problem(reason, "rejected before any model saw it")
         if asked:
             task.pending.append(Group(tuple(asked)))
         return task
@@ -114,6 +117,9 @@ class TaskQueue:
                 task, wait_s = self._next()
                 if task is not None:
                     self._working[id(task)] = task
+                    if self._heap:
+                        # Who waited for the next one's time may be the one that leaves now.
+                        self._condition.notify()
                     return task
                 self._condition.wait(wait_s)
             return None

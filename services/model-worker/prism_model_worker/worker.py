@@ -10,6 +10,7 @@ offsets above the frontier are in the commit's metadata.
 One thread owns consumer, producer, holdings and tasks outside the queue; callers share only the queue.
 """
 
+import contextlib
 import queue
 import time
 import uuid
@@ -19,16 +20,16 @@ from collections.abc import Callable
 from confluent_kafka import KafkaError, Message, Producer
 
 from prism.annotation import PromptRefused
-from prism.kafka.admin import topic_id
+from prism.kafka.admin import patiently, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.dead_letters import send_dead_letter
-from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.errors import BrokerAway, BrokerFatal
 from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_SECONDS
 from prism.modelserver.server import ModelServer
-from prism.runs.job import JobRefused
+from prism.runs.job import JobRefused, parse_job
 from prism.runs.table import RunsTable
 from prism.service import fault
 from prism.service.lifecycle import StopSignal
@@ -50,6 +51,8 @@ log = get_logger(__name__)
 
 # Batches beside those that are being called: enough to refill a slot, few enough to leave to others.
 SPARE = 4
+# Batches in hand altogether, waiting ones included, as a multiple of those that could be worked on.
+MOST_IN_HAND = 4
 # A worker whose model server is gone keeps its partitions this long, then leaves them to others.
 LEAVE_AFTER_S = 15.0
 STOP_DRAIN_S = 22.0
@@ -87,6 +90,8 @@ class Worker:
         self._backlog: deque[BatchTask] = deque()
         self._open: dict[tuple[int, int, int], BatchTask] = {}
         self._careful: CarefulWork | None = None
+        self._unnamed = False
+        self._stopping = False
         self._away_since: float | None = None
         self._heartbeat_due = 0.0
         self._membership = Membership(
@@ -120,6 +125,8 @@ class Worker:
         self._callers.start()
         while not self._table.caught_up:
             self._table.poll(1.0)
+        for run in self._runs.runs.values():
+            self._watch_model_of(run)
         self._membership.join()
 
     def _turn(self) -> None:
@@ -142,8 +149,7 @@ class Worker:
         self._producer_errors.check()
         if self._callers.broken is not None:
             raise self._callers.broken
-        down = self._membership.errors.all_brokers_down or self._producer_errors.all_brokers_down
-        self._readiness.set("broker", not down, "no Kafka broker answers")
+        self._readiness.set("broker", not self._table.broker_away, "no Kafka broker answers")
 
     # Batches in
 
@@ -153,8 +159,12 @@ class Worker:
             return 0
         if not self._membership.subscribed:
             return 0
+        if self._watch.closed_reason() is not None:
+            return 0
         active = len(self._tasks.working()) + self._tasks.ready() + len(self._backlog)
-        return self._limit + SPARE - active
+        most = self._limit + SPARE
+        # What waits (for its time, for one of several models) is in memory too.
+        return min(most - active, MOST_IN_HAND * most - len(self._open))
 
     def _take(self, record: Record) -> None:
         held = self._membership.holdings.get(record.partition)
@@ -169,8 +179,9 @@ class Worker:
         except (BadMessage, JobRefused, PromptRefused) as error:
             self._bury(record, held.epoch, MessageReason.NOT_PARSED, str(error))
             return
-        if context is None:
-            self._bury(record, held.epoch, MessageReason.UNKNOWN_RUN, f"no run {batch.run_id}")
+        if context is None or context.record.file(batch.label) is None:
+            detail = f"no run {batch.run_id} with a file {batch.label}"
+            self._bury(record, held.epoch, MessageReason.UNKNOWN_RUN, detail)
         elif _published(context.record):
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)
         else:
@@ -194,7 +205,7 @@ class Worker:
         """
         known = self._runs.runs.get(run_id)
         if known is None or known.state is RunState.ACCEPTED:
-            self._table.expect_end()
+            patiently(self._table.expect_end)
             while not self._table.caught_up:
                 self._table.poll(1.0)
         record = self._runs.runs.get(run_id)
@@ -211,12 +222,23 @@ class Worker:
         except BadMessage as error:
             log.warning("run_not_read", key=record.key, error=error)
             return
+        if isinstance(run, RunRecord) and self._table.caught_up:
+            self._watch_model_of(run)
         if isinstance(run, RunRecord) and run.run_id in self._contexts:
             self._contexts[run.run_id].record = run
             if run.state.ended:
                 self._tasks.wake()
                 if _published(run):
                     del self._contexts[run.run_id]
+
+    def _watch_model_of(self, run: RunRecord) -> None:
+        """Watch the model of a run that may bring batches: one that is there makes this worker ready."""
+        if run.state.ended or not run.prompt:
+            return
+        try:
+            self._watch.watch(parse_job(run.job).model.name or self._settings.ollama_model)
+        except JobRefused as error:
+            log.warning("job_not_read", run_id=run.run_id, error=error)
 
     # Calls
 
@@ -225,6 +247,8 @@ class Worker:
         return held is not None and held.careful
 
     def _dispatch(self) -> None:
+        if self._careful is not None and self._unnamed:
+            self._name_and_ask(self._careful)
         suspects = [task for task in self._backlog if self._is_careful(task)]
         if self._careful is None and not suspects:
             while self._backlog:
@@ -257,10 +281,16 @@ class Worker:
             self._produce(task)
         else:
             held.suspect(suspect)
-            if self._membership.commit_now(held):
-                self._tasks.put(task)
-            else:
-                self._careful = None  # the partition has moved on, and its new owner knows
+            self._name_and_ask(self._careful)
+
+    def _name_and_ask(self, careful: CarefulWork) -> None:
+        """Commit the suspect's name and put its task; again at the next turn if the commit was refused."""
+        held = self._membership.holdings.get(careful.task.partition, careful.task.epoch)
+        if held is None:
+            self._careful = None  # the partition has moved on, and its new owner knows
+        self._unnamed = held is not None and not self._membership.commit_now(held)
+        if held is not None and not self._unnamed:
+            self._tasks.put(careful.task)
 
     # Results out
 
@@ -280,14 +310,16 @@ class Worker:
             return
 
     def _produce(self, task: BatchTask) -> None:
+        if task.open_rows():
+            # Asked row by row when its partition was taken away: the next owner asks the others.
+            self._open.pop(_place(task), None)
+            return
         result, value = encode(task, self._settings.worker_id)
 
         def acknowledged(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
-                raise_if_fatal(error)
-                log.error("result_not_delivered", batch_id=task.batch.id, error=error.str())
-                self._produce(task)
-                return
+                # Delivery is tried without end: what fails all the same fails for good.
+                raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")
             fault.point("worker.after_result_acked")
             self._open.pop(_place(task), None)
             self._membership.holdings.finish(task.partition, task.epoch, task.offset)
@@ -315,7 +347,7 @@ class Worker:
 
     def _drain(self, partitions: list[int]) -> None:
         """Give running calls of these partitions a bounded time, and their results an acknowledgement."""
-        self._drain_for(partitions, self._settings.revoke_drain_s)
+        self._drain_for(partitions, 0.0 if self._stopping else self._settings.revoke_drain_s)
 
     def _drain_for(self, partitions: list[int], seconds: float) -> None:
         self._lost(partitions)
@@ -372,9 +404,11 @@ class Worker:
         in_flight = [task.batch.id for task in list(self._open.values())]
         metrics.IN_FLIGHT.set(len(in_flight))
         beat = self.status.heartbeat(state, reason, in_flight, self._membership.holdings.partitions())
-        self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
+        with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
+            self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
 
     def _stop(self) -> None:
+        self._stopping = True
         self._heartbeat(WorkerState.DRAINING, "asked to stop")
         self._drain_for(self._membership.holdings.partitions(), STOP_DRAIN_S)
         try:

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -15,13 +14,16 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, BrokerFatal, is_fatal
 from prism.messages.topics import TopicSpec
 
 _TIMEOUT_S = 10.0
 _LEADERS_S = 30.0
+_PATIENCE_S = 60.0
 _EARLIEST: Any = OffsetSpec.earliest()
 _LATEST: Any = OffsetSpec.latest()
+
+T = TypeVar("T")
 
 
 def _ask(what: str, call: Callable[[], Any]) -> Any:
@@ -30,6 +32,20 @@ def _ask(what: str, call: Callable[[], Any]) -> Any:
         return call()
     except KafkaException as error:
         raise BrokerAway(f"{what}: {error.args[0].str()}") from None
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask until the broker answers, for 60 s at most: for a rebalance's callbacks, which have no later."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except (KafkaException, BrokerAway) as error:
+            if isinstance(error, KafkaException) and is_fatal(error.args[0]):
+                raise BrokerFatal(f"Kafka client: {error.args[0].str()}") from None
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def ensure_topics(
@@ -131,22 +147,19 @@ def topic_ends(admin: AdminClient, topic: str, partitions: Iterable[int]) -> End
     )
 
 
-def committed_offsets(
-    admin: AdminClient, group: str, topic: str, partitions: Iterable[int]
-) -> dict[int, int]:
-    """Return the group's committed offset by partition; a partition without one is left out."""
-    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, one) for one in partitions])
+def committed_offsets(asker: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Return the committed offset by partition of `asker`'s group; a partition without one is left out.
 
-    def ask() -> dict[int, int]:
-        future = admin.list_consumer_group_offsets([request], request_timeout=_TIMEOUT_S)[group]
-        return {one.partition: one.offset for one in future.result().topic_partitions if one.offset >= 0}
-
-    try:
-        return ask()
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return {}
-        raise BrokerAway(f"ask what {group} has committed: {error.args[0].str()}") from None
+    `asker` is a consumer that never subscribes, so it is no member. The admin client's own question is of
+    no use: after a broker's restart it is never answered again, and at the next one it aborts the process
+    (librdkafka 2.16.0, issues 3663 and 4605: `eonce->refcnt > 0`).
+    """
+    wanted = [TopicPartition(topic, one) for one in partitions]
+    found = _ask(f"ask what is committed in {topic}", lambda: asker.committed(wanted, timeout=_TIMEOUT_S))
+    for one in found:
+        if one.error is not None:
+            raise BrokerAway(f"ask what is committed in {topic}: {one.error.str()}")
+    return {one.partition: one.offset for one in found if one.offset >= 0}
 
 
 def delete_below(admin: AdminClient, topic: str, offsets: Mapping[int, int]) -> None:

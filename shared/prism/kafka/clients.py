@@ -4,11 +4,12 @@ Every producer is idempotent with acks=all and retries without end: a record is 
 by the broker or still on its way, and nothing upstream is recorded as done before the former.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from prism.kafka.errors import BrokerAway, BrokerFatal, is_fatal
@@ -23,6 +24,30 @@ _COMMON: dict[str, str | int | bool] = {
 }
 # What librdkafka has to say goes through the process's own log, not raw to stderr.
 _LOGGER = logging.getLogger("librdkafka")
+# A broker that is not heard of for so long is away, whatever its connection says (promise 10: 10 s).
+_SILENCE_S = 6.0
+
+
+class _NotEachAttempt(logging.Filter):
+    """Passes one line per client and kind in 30 s: an outage makes twenty a second and client."""
+
+    def __init__(self, every_s: float = 30.0) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # `FAIL [client#consumer-1] [thrd:…]: …`: kind and client are what stands before the second bracket.
+        kind = record.getMessage().split("[thrd:")[0]
+        if record.created - self._passed.get(kind, 0.0) < self._every_s:
+            return False
+        if len(self._passed) > 1000:
+            self._passed.clear()
+        self._passed[kind] = record.created
+        return True
+
+
+_LOGGER.addFilter(_NotEachAttempt())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +120,7 @@ class KafkaSettings:
 
 
 class ErrorWatch:
-    """Collects what a client's error callback says, for the thread that owns the client.
+    """Collects what a client's callbacks say, for the thread that owns the client.
 
     Raising inside a librdkafka callback is lost or worse; `check` raises in the owner's own loop.
     """
@@ -112,14 +137,31 @@ class ErrorWatch:
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.all_brokers_down = True
 
-    def heard_from_broker(self) -> None:
-        """Note that something came back from the broker."""
-        self.all_brokers_down = False
+    def on_statistics(self, text: str) -> None:
+        """Take in librdkafka's statistics: the only place where a broker that came back shows.
+
+        Source: librdkafka STATISTICS.md; `rxidle`: µs since something was received.
+        """
+        brokers = json.loads(text).get("brokers", {}).values()
+        self.all_brokers_down = not any(
+            one.get("state") == "UP" and 0 <= one.get("rxidle", -1) < _SILENCE_S * 1e6 for one in brokers
+        )
 
     def check(self) -> None:
         """Raise BrokerFatal if the client cannot go on."""
         if self._fatal is not None:
             raise BrokerFatal(f"Kafka client: {self._fatal.str()}")
+
+
+def receive(consumer: Consumer, most: int, timeout_s: float) -> list[Message]:
+    """Return what has come, waiting at most `timeout_s` for the first message.
+
+    `consume(n, t)` alone waits for all n of them, or for the whole time.
+    """
+    first = consumer.poll(timeout_s)
+    if first is None:
+        return []
+    return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
 
 
 def first_contact(settings: KafkaSettings, timeout_s: float) -> str:

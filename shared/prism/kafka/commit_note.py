@@ -8,6 +8,7 @@ is careful: it works on one batch at a time and names it here before it starts.
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prism.kafka.frontier import Run
 
@@ -45,6 +46,8 @@ class CommitNote:
             text = json.dumps(self._fields(committed, runs), separators=(",", ":"))
             if len(text) <= MAX_BYTES:
                 return text
+            if not runs:
+                return CommitNote(self.topic, self.owner).encode(committed)
             # What is left out is paid for again after a death; it is never lost.
             runs = runs[: max(0, len(runs) * 3 // 4)]
 
@@ -72,10 +75,10 @@ class CommitNote:
                 owner=str(fields["o"]),
                 losses=int(fields.get("l", 0)),
                 careful_until=int(fields.get("c", 0)),
-                suspect=Suspect(suspect[0], suspect[1], suspect[2], tuple(suspect[3])) if suspect else None,
+                suspect=_decode_suspect(suspect) if suspect else None,
                 finished=tuple(_decode_runs(committed, str(fields.get("f", "")))),
             )
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return cls()
 
     def taken_over(self, topic: str, owner: str, committed: int, span: int) -> "CommitNote":
@@ -94,6 +97,11 @@ class CommitNote:
         if losses >= CAREFUL_AFTER:
             until = max(until, committed + span)
         return replace(self, owner=owner, losses=losses, suspect=suspect, careful_until=until)
+
+
+def _decode_suspect(fields: list[Any]) -> Suspect:
+    row = None if fields[1] is None else int(fields[1])
+    return Suspect(int(fields[0]), row, int(fields[2]), tuple(int(one) for one in fields[3]))
 
 
 def _encode_runs(committed: int, runs: list[Run]) -> str:

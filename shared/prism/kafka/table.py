@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError
 
 from prism.kafka.admin import assign_all, partition_count, topic_ends
-from prism.kafka.clients import ErrorWatch, KafkaSettings
+from prism.kafka.clients import ErrorWatch, KafkaSettings, receive
 from prism.kafka.errors import BrokerAway, raise_if_fatal
 from prism.kafka.records import Record
 
@@ -25,7 +25,14 @@ class TableReader:
         self._admin = settings.admin()
         self._consumer: Consumer = settings.reader(
             self.errors,
-            **{"enable.partition.eof": True, "queued.max.messages.kbytes": 4096, "fetch.wait.max.ms": 20},
+            **{
+                "enable.partition.eof": True,
+                "queued.max.messages.kbytes": 4096,
+                "fetch.wait.max.ms": 20,
+                # It always fetches, so it knows best whether the broker is there.
+                "statistics.interval.ms": 1000,
+                "stats_cb": self.errors.on_statistics,
+            },
         )
         self._pending: dict[tuple[str, int], int] = {}
         self._reached: dict[tuple[str, int], int] = {}
@@ -60,7 +67,7 @@ class TableReader:
     def poll(self, timeout_s: float, most: int = 500) -> int:
         """Apply what has come, waiting at most `timeout_s` for the first; return how many records."""
         applied = 0
-        for message in self._consumer.consume(most, timeout_s):
+        for message in receive(self._consumer, most, timeout_s):
             error, record = message.error(), Record.of(message)
             if error is None:
                 self._handlers[record.topic](record)
@@ -79,6 +86,11 @@ class TableReader:
         self._reached[place] = position
         if place in self._pending and position >= self._pending[place]:
             del self._pending[place]
+
+    @property
+    def broker_away(self) -> bool:
+        """Whether no broker has been heard of for some seconds."""
+        return self.errors.all_brokers_down
 
     def close(self) -> None:
         """Leave."""

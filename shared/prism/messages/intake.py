@@ -25,5 +25,5 @@ MAX_PRIORITY = 9
 class Reference(Message):
     """Where a CSV lies, for one that does not travel in the topic itself."""
 
-    uri: str = Field(description="file:///… inside an allowed folder")
+    uri: str = Field(max_length=4096, description="file:///… inside an allowed folder")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="refused when the bytes differ")

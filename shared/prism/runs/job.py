@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prism.runs.naming import NAMING_FIELDS, PatternRefused, check_pattern
+
+# As YAML 1.2 writes "no value".
+_NOTHING = ("", "~", "null", "Null", "NULL")
+MAX_JOB_BYTES = 100_000
+MAX_NODES = 10_000
+MAX_DEPTH = 20
 
 
 class JobRefused(Exception):
@@ -19,6 +25,16 @@ class JobRefused(Exception):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_unset(cls, fields: Any) -> Any:
+        """A key or a section with nothing behind it (or YAML's null) is as if it were not there."""
+        if isinstance(fields, str) and fields in _NOTHING:
+            return {}
+        if not isinstance(fields, dict):
+            return fields
+        return {key: value for key, value in fields.items() if not _is_nothing(value)}
 
 
 class Project(_Section):
@@ -89,7 +105,7 @@ class Prompts(_Section):
 class Table(_Section):
     """How the CSV is written."""
 
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(",", pattern='^[^"\\r\\n\\x00\ufeff]$', description="one character between cells")
     required_columns: list[str] = ["Message"]
 
 
@@ -113,13 +129,13 @@ def parse_job(fields: Any, where: str = "job") -> Job:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(step) for step in first["loc"])
-        raise JobRefused(f"{where}: {key}: {first['msg']} (it is {first['input']!r})") from None
+        raise JobRefused(f"{where}: {key}: {first['msg']} (it is {first['input']!r:.80})") from None
 
 
 def read_job(path: Path) -> tuple[Job, dict[str, Any]]:
     """Return a job file's job, and its fields as written. Raise JobRefused."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read_text(path)
     except FileNotFoundError:
         raise JobRefused(
             f"no job file {path.name} in {path.parent}: put it there or send another `job` header"
@@ -128,9 +144,38 @@ def read_job(path: Path) -> tuple[Job, dict[str, Any]]:
         raise JobRefused(f"{path.name}: cannot be read: {error}") from None
     try:
         fields = yaml.load(text, Loader=yaml.BaseLoader)  # BaseLoader makes text only
-    except yaml.YAMLError as error:
+        _count_nodes(fields, 0, 0)
+    except (yaml.YAMLError, RecursionError, UnicodeEncodeError) as error:
         raise JobRefused(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     return parse_job(fields or {}, path.name), dict(fields or {})
+
+
+def _read_text(path: Path) -> str:
+    with path.open("rb") as stream:
+        text = stream.read(MAX_JOB_BYTES + 1)
+    if len(text) > MAX_JOB_BYTES:
+        raise JobRefused(f"{path.name}: more than {MAX_JOB_BYTES} bytes: no job file is so long")
+    return text.decode("utf-8-sig")
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value in _NOTHING)
+
+
+def _count_nodes(value: Any, nodes: int, depth: int) -> int:
+    """Count what a file unfolds to: an alias of an alias of an alias can make gigabytes of a kilobyte."""
+    nodes += 1
+    if nodes > MAX_NODES or depth > MAX_DEPTH:
+        raise yaml.YAMLError(f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}")
+    if isinstance(value, str):
+        nodes += len(value.encode()) // 100
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            nodes = _count_nodes(item, _count_nodes(key, nodes, depth + 1), depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            nodes = _count_nodes(item, nodes, depth + 1)
+    return nodes
 
 
 def naming_fields() -> tuple[str, ...]:

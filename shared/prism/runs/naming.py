@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 NAMING_FIELDS = ("project", "version", "label", "date", "run_id")
 MAX_LABEL = 80
+# Leaves room in the 255 bytes of a file name for endings and temporary names.
+MAX_OUTPUT_NAME = 215
+_LATEST_S = 253_402_300_799  # the end of the year 9999
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -32,7 +35,7 @@ def clean_label(text: str) -> str:
     if _LABEL.fullmatch(text) and ".." not in text:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[: MAX_LABEL - 9]
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")[: MAX_LABEL - 9]
     return f"{kept}-{digest}" if kept else digest
 
 
@@ -40,7 +43,9 @@ def generated_run_id(
     project: str, version: str, model_tag: str, timestamp_ms: int, partition: int, offset: int
 ) -> str:
     """Return the run id of a record without one: the same record gives the same id, always."""
-    when = datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y%m%d_%H%M%S")
+    # Whoever sends a record sets its timestamp: any number may stand there.
+    seconds = min(max(timestamp_ms, 0) // 1000, _LATEST_S)
+    when = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%d_%H%M%S")
     return f"{project}_{version}_m{model_tag}_{when}_{partition}-{offset}"
 
 
@@ -48,7 +53,11 @@ def model_tag(name: str | None, ids: Mapping[str, str]) -> str:
     """Return a model's id in `models.json`, else ten alphanumerics of its name; 0 is the fleet's own."""
     if not name:
         return "0"
-    return ids.get(name) or re.sub(r"[^A-Za-z0-9]", "", name)[:10] or "0"
+    return _alphanumerics(ids.get(name, "")) or _alphanumerics(name) or "0"
+
+
+def _alphanumerics(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", text)[:10]
 
 
 def results_partition(run_id: str, partitions: int) -> int:
@@ -67,9 +76,12 @@ def check_pattern(pattern: str) -> None:
 
 
 def output_name(pattern: str, fields: Mapping[str, str]) -> str:
-    """Return the file name, without its ending, that a pattern gives."""
+    """Return the file name, without its ending, that a pattern gives; one that is too long gets a hash."""
     check_pattern(pattern)
-    return _PLACEHOLDER.sub(lambda found: fields[found.group(1)], pattern)
+    name = _PLACEHOLDER.sub(lambda found: fields[found.group(1)], pattern)
+    if len(name) <= MAX_OUTPUT_NAME:
+        return name
+    return f"{name[: MAX_OUTPUT_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def part_name(run_id: str, label: str, number: int) -> str:

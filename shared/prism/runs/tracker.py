@@ -10,6 +10,7 @@ again under the same name. Feeding a batch that was not lost is harmless too (th
 it only costs a call.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,12 +23,16 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class BrokerView:
-    """What the broker said of `prism.batches` and the end of one results partition, in this order."""
+    """What the broker said of `prism.batches` and the end of one results partition, in this order.
+
+    It says nothing of a batch that was acknowledged after `asked_at`, when the first question was sent.
+    """
 
     committed: Mapping[int, int]
     low: Mapping[int, int]
     high: Mapping[int, int]
     results_end: Mapping[int, int]
+    asked_at: float = math.inf
 
     def passed(self, place: Place) -> bool:
         """Return whether nobody will work on what was put at this place any more."""
@@ -47,6 +52,7 @@ class Outstanding:
     partition: int = -1
     place: Place | None = None
     acknowledged: bool = False
+    acknowledged_at: float = -math.inf
     feedings: int = 1
     results_end: int | None = None
 
@@ -96,11 +102,12 @@ class FeedTracker:
         """Note a batch that is merged already."""
         self.next = end
 
-    def acknowledged(self, sequence: int, place: Place) -> None:
-        """Note where the broker put a batch."""
+    def acknowledged(self, sequence: int, place: Place, now: float) -> None:
+        """Note where the broker put a batch, and when it said so."""
         one = self.outstanding.get(sequence)
         if one is not None:
             one.place, one.acknowledged, one.results_end = place, True, None
+            one.acknowledged_at = now
 
     def merged(self, progress: FileProgress) -> list[Outstanding]:
         """Take in absolute counts; return the batches that this frees."""
@@ -113,7 +120,9 @@ class FeedTracker:
         """Mark what the workers have passed with the end of the results as it was after that."""
         end = view.results_end.get(results_partition, 0)
         for one in self.outstanding.values():
-            if not one.acknowledged or (one.place is not None and not view.passed(one.place)):
+            if not one.acknowledged or one.acknowledged_at > view.asked_at:
+                continue
+            if one.place is not None and not view.passed(one.place):
                 continue
             # A lower end means that the topic was made again.
             if one.results_end is None or end < one.results_end:

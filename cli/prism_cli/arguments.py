@@ -1,0 +1,187 @@
+"""The command line of `prism`. Nothing heavy is imported here, so that `--help` is there at once."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from prism_cli.exits import USAGE
+
+# Command → the module whose `run(options)` does it.
+MODULES = {
+    "up": "prism_cli.up",
+    "submit": "prism_cli.submission",
+    "status": "prism_cli.status",
+    "watch": "prism_cli.watching",
+    "pause": "prism_cli.control",
+    "resume": "prism_cli.control",
+    "cancel": "prism_cli.control",
+    "doctor": "prism_cli.doctor",
+    "demo": "prism_cli.demo",
+}
+
+_EXITS = """\
+exit codes: 0 done, 2 usage, 3 bad config or input, 4 broker unreachable, 5 model server unreachable or
+model missing, 6 finished with failed rows, 7 quota exhausted, 130 interrupted; 1 something else ended
+otherwise (a wait timed out, a run was cancelled, a part of the fleet stayed down), 70 a bug
+
+Data goes to stdout, progress and messages to stderr. The broker is the one of --bootstrap, else of
+BOOTSTRAP_SERVER, else that of the fleet in ./prism-data (or --data-dir)."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message}; see {self.prog} --help\n")
+        raise SystemExit(USAGE)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = _Parser(
+        prog="prism",
+        description="PRISM annotates the rows of a CSV with a language model.",
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_up(commands)
+    _add_submit(commands)
+    _add_looking(commands)
+    _add_control(commands)
+    _add_care(commands)
+    return whole
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def _add(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    made.add_argument("--json", action="store_true", help="one JSON object on stdout instead of text")
+    made.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="the fleet's folder (default: ./prism-data)"
+    )
+    return made
+
+
+def _add_client(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    made = _add(commands, name, text)
+    made.add_argument("--bootstrap", metavar="HOST:PORT", help="the Kafka broker")
+    return made
+
+
+def _add_up(commands: Commands) -> None:
+    up = _add(commands, "up", "start a local fleet and keep it up until Ctrl-C")
+    up.add_argument("--workers", type=_workers, default=2, metavar="N", help="model workers (default: 2)")
+    up.add_argument(
+        "--broker-port",
+        type=_port,
+        metavar="P",
+        help="the embedded broker's port (default: the last, or a free one)",
+    )
+    up.add_argument(
+        "--model-server",
+        default="auto",
+        metavar="auto|embedded|URL",
+        help="auto: the Ollama at OLLAMA_HOST or port 11434 if it has the model, else the embedded one",
+    )
+    up.add_argument(
+        "--model", metavar="NAME", help="the model (default: OLLAMA_MODEL, or the first one there)"
+    )
+    up.add_argument(
+        "--jobs-dir", type=Path, metavar="DIR", help="job files (default: PRISM_JOBS_DIR or ./jobs)"
+    )
+    up.add_argument("--concurrency", type=_positive, metavar="N", help="model calls at once per worker")
+
+
+def _add_submit(commands: Commands) -> None:
+    submit = _add_client(commands, "submit", "send a CSV to be annotated")
+    submit.add_argument("file", type=Path, metavar="FILE", help="a CSV, or a gzipped one (.gz)")
+    submit.add_argument("--job", required=True, type=_job, metavar="NAME", help="the job file NAME.yaml")
+    submit.add_argument("--run-id", type=_run_id, metavar="ID", help="the run's id (default: one is made)")
+    submit.add_argument("--label", metavar="L", help="the file's name in the output (default: FILE's)")
+    submit.add_argument(
+        "--priority", type=_priority, metavar="0-9", help="runs of higher priority get more (default: 5)"
+    )
+    submit.add_argument("--reference", action="store_true", help="send where the file lies, not its bytes")
+    submit.add_argument("--wait", action="store_true", help="follow the run and exit as it ends")
+    submit.add_argument("--timeout", type=_seconds, metavar="S", help="wait no longer than this")
+
+
+def _add_looking(commands: Commands) -> None:
+    status = _add_client(commands, "status", "show a run, or all runs and workers")
+    status.add_argument("run_id", nargs="?", metavar="RUN")
+    watch = _add_client(commands, "watch", "follow a run and exit as it ends")
+    watch.add_argument("run_id", nargs="?", metavar="RUN", help="default: the newest that has not ended")
+
+
+def _add_control(commands: Commands) -> None:
+    texts = {
+        "pause": "stop feeding a run; what is under way is finished",
+        "resume": "go on with a paused run",
+        "cancel": "end a run for good",
+    }
+    for name, text in texts.items():
+        _add_client(commands, name, text).add_argument("run_id", type=_run_id, metavar="RUN")
+
+
+def _add_care(commands: Commands) -> None:
+    _add_client(commands, "doctor", "check what a fleet needs, and say what to do")
+    demo = commands.add_parser("demo", help="annotate the example with an embedded fleet, and stop it again")
+    demo.add_argument("--json", action="store_true", help="one JSON object on stdout instead of text")
+
+
+def _number(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+    return number
+
+
+def _workers(text: str) -> int:
+    return _number(text, 0, 64)
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1, 1024)
+
+
+def _port(text: str) -> int:
+    return _number(text, 1, 65535)
+
+
+def _priority(text: str) -> int:
+    return _number(text, 0, 9)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _run_id(text: str) -> str:
+    from prism.runs.naming import is_run_id
+
+    if not is_run_id(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no run id (letters, digits, '.', '_', '-', at most 120)"
+        )
+    return text
+
+
+def _job(text: str) -> str:
+    from prism.runs.naming import is_job_name
+
+    if not is_job_name(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no job name (letters, digits, '_', '-', at most 64)")
+    return text

@@ -1,0 +1,169 @@
+"""What is merged and published of each run: plain data, kept in the store as JSON beside the results."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from prism.messages import Result
+from prism_merger.rendering import RenderedBatch
+from prism_merger.sequences import MergedSequences, Stretch
+
+
+class Stage(StrEnum):
+    """How far a run is; each is durable before the next one is begun."""
+
+    MERGING = "merging"
+    PUBLISHING = "publishing"  # what is merged is all there will be; files get their names
+    CLOSED = "closed"  # files and manifest stand; it remains to be told
+    TOLD = "told"  # announced; its rows are being dropped from the store
+    DONE = "done"
+    LEFT_ALONE = "left_alone"  # it had ended before this store began
+
+
+class Outcome(StrEnum):
+    """What became of a run's output."""
+
+    PUBLISHED = "published"
+    WITHHELD = "withheld"
+
+
+@dataclass(slots=True)
+class OutputMark:
+    """The `publishing` mark of one file: the name it gets, and how to know it again."""
+
+    name: str
+    sha256: str
+    bytes: int
+    rows: int
+    renamed_because: str = ""
+
+
+@dataclass(slots=True)
+class FileAccount:
+    """What is merged of one file."""
+
+    file_id: int
+    label: str
+    merged: MergedSequences = field(default_factory=MergedSequences)
+    ok: int = 0
+    failed: int = 0
+    # Rows of a cancelled or failed run that never came back; they count as failed.
+    missing: int = 0
+    parts: int = 0
+    # The sequence that holds the first row of the next part.
+    part_sequence: int = 0
+    output: OutputMark | None = None
+    has_name: bool = False
+
+    @property
+    def rows_failed(self) -> int:
+        return self.failed + self.missing
+
+
+@dataclass(slots=True)
+class RunAccount:
+    """What is merged of one run. Times are ISO 8601 texts, empty until then."""
+
+    run_id: str
+    files: dict[str, FileAccount]
+    stage: Stage = Stage.MERGING
+    outcome: Outcome | None = None
+    detail: str | None = None
+    partial: bool = False
+    # Why rows never came back, if some did not.
+    missing_reason: str = ""
+    # Where the run was opened: another cluster can have another run of the same name.
+    cluster_id: str = ""
+    failed_by_reason: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    extra_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model_seconds: float = 0.0
+    models: list[str] = field(default_factory=list)
+    # The lowest offset of a result of this run in the results topic as it is now.
+    first_offset: int | None = None
+    first_result_at: str = ""
+    merged_at: str = ""
+    published_at: str = ""
+    manifest_stale: bool = False
+    # Whether the broker has the announcements: before that nobody is told that it is published.
+    announced: bool = False
+
+    @property
+    def ok(self) -> int:
+        return sum(one.ok for one in self.files.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(one.rows_failed for one in self.files.values())
+
+    @property
+    def takes_results(self) -> bool:
+        """Whether a result may still change the rows."""
+        return self.stage is Stage.MERGING
+
+    def add(self, file: FileAccount, result: Result, batch: RenderedBatch) -> None:
+        """Count a batch in."""
+        file.merged.add(result.sequence, batch.first_row, batch.end_row)
+        file.ok += batch.ok
+        file.failed += len(batch.failed)
+        if batch.failed:
+            self.failed_by_reason.update(batch.reasons())
+        usage = result.usage
+        self.calls += usage.calls
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.model_seconds += usage.model_seconds
+        if result.model and result.model not in self.models:
+            self.models = sorted([*self.models, result.model])
+
+    def count_missing(self, file: FileAccount, rows: int, reason: str) -> None:
+        """Count the rows as failed that will never come back."""
+        file.missing = rows - file.ok - file.failed
+        if file.missing:
+            self.failed_by_reason[reason] += file.missing
+
+
+def run_to_json(run: RunAccount) -> str:
+    """Return a run's own part, its files left out."""
+    fields = {name: getattr(run, name) for name in _RUN_FIELDS}
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def file_to_json(file: FileAccount) -> str:
+    """Return a file's account."""
+    fields: dict[str, Any] = {name: getattr(file, name) for name in _FILE_FIELDS}
+    fields["merged"] = [file.merged.through, file.merged.rows, file.merged.as_lists()]
+    fields["output"] = asdict(file.output) if file.output else None
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def run_from_json(text: str, files: dict[str, FileAccount]) -> RunAccount:
+    """Return the run that `run_to_json` wrote."""
+    fields = json.loads(text)
+    fields["stage"] = Stage(fields["stage"])
+    fields["outcome"] = Outcome(fields["outcome"]) if fields["outcome"] else None
+    fields["failed_by_reason"] = Counter(fields["failed_by_reason"])
+    return RunAccount(files=files, **fields)
+
+
+def file_from_json(file_id: int, text: str) -> FileAccount:
+    """Return the file that `file_to_json` wrote."""
+    fields = json.loads(text)
+    through, rows, above = fields.pop("merged")
+    output = fields.pop("output")
+    return FileAccount(
+        file_id=file_id,
+        merged=MergedSequences(through, rows, [Stretch(*one) for one in above]),
+        output=OutputMark(**output) if output else None,
+        **fields,
+    )
+
+
+_RUN_FIELDS = tuple(name for name in RunAccount.__dataclass_fields__ if name != "files")
+_FILE_FIELDS = tuple(
+    name for name in FileAccount.__dataclass_fields__ if name not in ("file_id", "merged", "output")
+)

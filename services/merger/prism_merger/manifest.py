@@ -1,0 +1,208 @@
+"""The account that a person gets: `run_manifest.json` and `failed_ranges.json`.
+
+Rows in = ok + failed, in every file and in sum: rows of a broken-off run that never came back are failed.
+"""
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from prism.messages import RunFile, RunState
+from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount
+from prism_merger.places import Places
+from prism_merger.plans import RunPlan
+from prism_merger.rendering import FailedRow
+from prism_merger.sequences import MergedSequences
+from prism_merger.store import RowReader
+from prism_merger.volume import replace_file
+
+
+def write_manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | None) -> None:
+    """Write the run's manifest, over an earlier one of the same run."""
+    text = json.dumps(manifest(run, plan, places, state), ensure_ascii=False, indent=2)
+    replace_file(places.manifest(run.run_id), [text.encode(), b"\n"])
+
+
+def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | None) -> dict[str, Any]:
+    """Return the manifest. `state` is the run's in `prism.runs`, where that is known."""
+    record, job = plan.record, plan.job
+    finished = run.published_at or run.merged_at
+    return {
+        "run_id": run.run_id,
+        "status": status(run, state),
+        "detail": run.detail,
+        "project": job.project.name,
+        "version": job.project.version,
+        "job": record.job_name,
+        "model_name": job.model.name or (run.models[0] if run.models else ""),
+        "models": run.models,
+        "created_at": record.created_at,
+        "started_at": run.first_result_at,
+        "finished_at": finished,
+        "config_snapshot": record.job,
+        "prompt_sha256": record.prompt.get("sha256"),
+        "sort_by": _sort_note(plan),
+        "files": [
+            _file(run, run.files[one.label], one, places, plan)
+            for one in record.files
+            if one.label in run.files
+        ],
+        "rows": {"in": record.rows, "ok": run.ok, "failed": run.failed},
+        "failed_by_reason": dict(sorted(run.failed_by_reason.items())),
+        "failed_ranges": places.relative(places.failed_ranges(run.run_id)) if run.failed else None,
+        "calls": run.calls,
+        "extra_calls": run.extra_calls,
+        "tokens": {"prompt": run.prompt_tokens, "completion": run.completion_tokens},
+        "model_seconds": round(run.model_seconds, 3),
+        "timings": {
+            "accepted_at": record.created_at,
+            "first_result_at": run.first_result_at,
+            "merged_at": run.merged_at,
+            "published_at": run.published_at,
+        },
+    }
+
+
+def status(run: RunAccount, state: RunState | None) -> str:
+    """Return what became of a run, in one word."""
+    if state in (RunState.CANCELLED, RunState.FAILED):
+        return state.value
+    if run.outcome is Outcome.WITHHELD:
+        return "withheld"
+    return "completed_with_failures" if run.failed else "completed"
+
+
+def _file(
+    run: RunAccount, file: FileAccount, source: RunFile, places: Places, plan: RunPlan
+) -> dict[str, Any]:
+    mark = file.output if file.has_name else None
+    expected = places.output(f"{plan.output_stem(file.label)}.csv")
+    return {
+        "label": file.label,
+        "input_file": source.filename,
+        "input_sha256": source.sha256,
+        "status": ("published_partial" if run.partial else "published") if mark else "not_published",
+        "rows_in": source.rows,
+        "rows_ok": file.ok,
+        "rows_failed": file.rows_failed,
+        "rows_missing": file.missing,
+        "expected_outputs": [places.relative(expected)],
+        "merged_output": places.relative(places.output(mark.name)) if mark else None,
+        "renamed_because": (mark.renamed_because or None) if mark else None,
+        "rows_out": mark.rows if mark else 0,
+        "bytes": mark.bytes if mark else 0,
+        "sha256": mark.sha256 if mark else None,
+        "parts": file.parts,
+    }
+
+
+def _sort_note(plan: RunPlan) -> dict[str, Any] | None:
+    wanted = plan.job.merge.sort_by
+    if wanted is None:
+        return None
+    absent = [one.label for one in plan.record.files if one.columns and wanted not in one.columns]
+    note = f"no such column: input order kept in {', '.join(absent)}" if absent else None
+    return {"column": wanted, "ignored_because": note}
+
+
+@dataclass(slots=True)
+class _Range:
+    label: str
+    first: FailedRow
+    last: FailedRow
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "label": self.label,
+                "row_range": {"start": self.first.ordinal + 1, "end": self.last.ordinal + 1},
+                "row_ids": {"first": self.first.row_id, "last": self.last.row_id},
+                "reason": self.first.reason,
+                "count": self.last.ordinal - self.first.ordinal + 1,
+                "detail": self.first.detail or None,
+            },
+            ensure_ascii=False,
+        )
+
+
+def write_failed_ranges(run: RunAccount, plan: RunPlan, rows: RowReader, places: Places) -> None:
+    """Write the stretches of rows without values, if there are any, with constant memory."""
+    if run.failed:
+        replace_file(places.failed_ranges(run.run_id), _ranges_text(run, plan, rows))
+
+
+def _ranges_text(run: RunAccount, plan: RunPlan, rows: RowReader) -> Iterator[bytes]:
+    before = "[\n"
+    for file in run.files.values():
+        for one in _ranges(file, rows):
+            yield (before + one.as_json()).encode()
+            before = ",\n"
+        for first, end in file.merged.gaps(plan.file(file.label).rows) if file.missing else ():
+            gap = _Range(
+                file.label,
+                FailedRow(first, "", run.missing_reason, ""),
+                FailedRow(end - 1, "", run.missing_reason, ""),
+            )
+            yield (before + gap.as_json()).encode()
+            before = ",\n"
+    yield b"\n]\n"
+
+
+def _ranges(file: FileAccount, rows: RowReader) -> Iterator[_Range]:
+    current: _Range | None = None
+    for row in rows.failures(file.file_id):
+        if current and row.ordinal == current.last.ordinal + 1 and row.reason == current.last.reason:
+            current.last = row
+            continue
+        if current:
+            yield current
+        current = _Range(file.label, row, row)
+    if current:
+        yield current
+
+
+def restore(run: RunAccount, plan: RunPlan, places: Places) -> RunAccount | None:
+    """Return a new account filled from the manifest of the very same run, if its files stand; else None.
+
+    After a lost volume: the manifest is written once all files have their names, before anybody is told.
+    """
+    filled = deepcopy(run)
+    try:
+        found = json.loads(places.manifest(run.run_id).read_bytes())
+        if found["created_at"] != plan.record.created_at or found["status"] in ("cancelled", "failed"):
+            return None
+        for one in found["files"]:
+            _restore_file(filled.files[one["label"]], one, plan, places)
+        _restore_run(filled, found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return filled
+
+
+def _restore_file(file: FileAccount, found: dict[str, Any], plan: RunPlan, places: Places) -> None:
+    source = plan.file(file.label)
+    file.ok, file.missing, file.parts = found["rows_ok"], found["rows_missing"], found["parts"]
+    file.failed = found["rows_failed"] - file.missing
+    file.merged = MergedSequences(source.batches, source.rows)
+    if found["merged_output"] is not None:
+        path = places.data_dir / found["merged_output"]
+        if path.stat().st_size != found["bytes"]:
+            raise ValueError(path.name)
+        file.output = OutputMark(
+            path.name, found["sha256"], found["bytes"], found["rows_out"], found["renamed_because"] or ""
+        )
+        file.has_name = True
+
+
+def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:
+    run.outcome = Outcome.WITHHELD if found["status"] == "withheld" else Outcome.PUBLISHED
+    run.detail, run.models = found["detail"], found["models"]
+    run.failed_by_reason.update(found["failed_by_reason"])
+    run.calls, run.extra_calls = found["calls"], found["extra_calls"]
+    run.prompt_tokens, run.completion_tokens = found["tokens"]["prompt"], found["tokens"]["completion"]
+    run.model_seconds = found["model_seconds"]
+    timings = found["timings"]
+    run.first_result_at, run.merged_at = timings["first_result_at"], timings["merged_at"]
+    run.published_at = timings["published_at"]

@@ -1,0 +1,112 @@
+"""What merging and publishing must know of a run: taken from `prism.runs` once, kept in the store.
+
+The run's record loses its prompt when the run ends; what is kept here lets a publication go on then.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from prism.annotation.prompt_file import PromptFile
+from prism.messages import Cursor, RunFile, RunRecord, RunState
+from prism.runs.job import Job, parse_job
+from prism.runs.naming import output_name
+from prism_merger.rendering import FileRenderer
+
+# A file name may have 255 bytes; room is left for `-2`, the ending and a temporary name.
+_MAX_NAME = 200
+_STARTED = {RunState.RUNNING, RunState.PAUSED, RunState.MERGING}
+_BROKEN_OFF = {RunState.CANCELLED, RunState.FAILED}
+
+
+def is_started(record: RunRecord) -> bool:
+    """Return whether the sources are checked: columns, rows and batches are final."""
+    return record.state in _STARTED
+
+
+def is_broken_off(record: RunRecord) -> bool:
+    """Return whether the run ended before all its rows were fed."""
+    return record.state in _BROKEN_OFF
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run as publication sees it. `record.prompt` holds `columns_to_code` and `sha256` only."""
+
+    record: RunRecord
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "RunPlan":
+        """Return the plan of a run's record. Raise PromptRefused if its prompt cannot be used."""
+        if not record.prompt:
+            return cls(record)
+        canonical = json.dumps(record.prompt, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        prompt = {
+            "columns_to_code": list(PromptFile.parse(record.prompt).columns_to_code),
+            "sha256": hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest(),
+        }
+        return cls(record.model_copy(update={"prompt": prompt}))
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunPlan":
+        """Return the plan that `to_json` wrote."""
+        return cls(RunRecord.parse(text.encode()))
+
+    def to_json(self) -> str:
+        """Return the plan as it is kept."""
+        return self.record.to_bytes().decode()
+
+    @property
+    def run_id(self) -> str:
+        return self.record.run_id
+
+    @cached_property
+    def job(self) -> Job:
+        """The job; one that is not valid any more counts as the default one."""
+        return parse_job(self.record.job)
+
+    @cached_property
+    def renderers(self) -> dict[str, FileRenderer]:
+        """What makes the lines of each file whose columns are known."""
+        coded = self.record.prompt.get("columns_to_code", [])
+        return {
+            one.label: FileRenderer(self.run_id, one.columns, coded, one.delimiter, one.rows, one.batches)
+            for one in self.record.files
+            if one.columns
+        }
+
+    def file(self, label: str) -> RunFile:
+        """Return the file of that label; KeyError for another."""
+        found = self.record.file(label)
+        if found is None:
+            raise KeyError(label)
+        return found
+
+    def output_stem(self, label: str) -> str:
+        """Return the output's name without its ending."""
+        fields = {
+            "project": self.job.project.name,
+            "version": self.job.project.version,
+            "label": label,
+            "date": self.record.created_at[:10].replace("-", ""),
+            "run_id": self.run_id,
+        }
+        stem = output_name(self.job.output.naming_pattern, fields)
+        if len(stem) <= _MAX_NAME:
+            return stem
+        return f"{stem[: _MAX_NAME - 9]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+
+    def same_as(self, other: "RunPlan") -> bool:
+        """Return whether another plan publishes the same: states and times apart."""
+        return _essence(self.record) == _essence(other.record)
+
+
+def fed_batches(cursor: Cursor | None, label: str) -> int:
+    """Return how many batches of a file were fed, as the last cursor knows."""
+    found = cursor.files.get(label) if cursor is not None else None
+    return 0 if found is None else found.next.sequence
+
+
+def _essence(record: RunRecord) -> tuple[object, ...]:
+    return (record.files, record.job, record.prompt, record.results_partition)

@@ -1,0 +1,140 @@
+"""`prism.progress`: what the store knows of a run, in absolute counts, and how fast it goes.
+
+Rates are of this process; everything else is as committed, so that a lost or repeated message changes
+nothing for whoever takes credit from it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from prism.messages import FileProgress, MergeState, OutputFile, Progress
+from prism_merger.accounts import FileAccount, Outcome, RunAccount, Stage
+from prism_merger.places import Places
+from prism_merger.plans import RunPlan
+
+WINDOW_S = 10.0
+_SAMPLE_S = 0.25
+
+
+def timestamp(clock: Callable[[], float]) -> str:
+    """Return the wall clock's time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_of(moment: str) -> float | None:
+    """Return a timestamp as seconds since the epoch; None for an empty one."""
+    return datetime.fromisoformat(moment).timestamp() if moment else None
+
+
+@dataclass(slots=True)
+class Rate:
+    """Rows per second over the last ten seconds, from samples of an absolute count."""
+
+    clock: Callable[[], float]
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def note(self, rows: int) -> float:
+        """Take a sample of the rows so far; return the rate."""
+        now = self.clock()
+        if not self._samples or now - self._samples[-1][0] >= _SAMPLE_S:
+            self._samples.append((now, rows))
+        while len(self._samples) > 2 and now - self._samples[1][0] > WINDOW_S:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return max(0, rows - before) / (now - since) if now > since else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far the run's results partition is read, as committed."""
+
+    partition: int
+    topic_id: str
+    read_to: int
+
+
+class ProgressMaker:
+    """Makes the messages; keeps the rates of the runs that are going on."""
+
+    def __init__(
+        self, merger: str, places: Places, clock: Callable[[], float], wall_clock: Callable[[], float]
+    ) -> None:
+        self._merger = merger
+        self._places = places
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._rates: dict[str, Rate] = {}
+
+    def make(self, run: RunAccount, plan: RunPlan, position: Position, blocked: str | None) -> Progress:
+        """Return the run's progress. `blocked` says why nothing is committed now."""
+        rows = run.ok + run.failed
+        rate = self._rates.setdefault(run.run_id, Rate(self._clock)).note(rows)
+        if run.announced:
+            self._rates.pop(run.run_id)
+        remaining = max(0, plan.record.rows - rows)
+        return Progress(
+            run_id=run.run_id,
+            state=merge_state(run),
+            detail=run.detail or blocked,
+            results_partition=position.partition,
+            topic_id=position.topic_id,
+            read_to=position.read_to,
+            files={label: _file_progress(one) for label, one in run.files.items()},
+            rows_ok=run.ok,
+            rows_failed=run.failed,
+            failed_by_reason=dict(sorted(run.failed_by_reason.items())),
+            calls=run.calls,
+            extra_calls=run.extra_calls,
+            prompt_tokens=run.prompt_tokens,
+            completion_tokens=run.completion_tokens,
+            model_seconds=round(run.model_seconds, 3),
+            rows_per_s=round(rate, 2),
+            mean_rows_per_s=round(self._mean(run, rows), 2),
+            eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),
+            outputs=published_files(run, self._places) if run.announced else [],
+            merger=self._merger,
+            updated_at=timestamp(self._wall_clock),
+        )
+
+    def _mean(self, run: RunAccount, rows: int) -> float:
+        since = seconds_of(run.first_result_at)
+        until = seconds_of(run.merged_at) or self._wall_clock()
+        return rows / (until - since) if since is not None and until > since else 0.0
+
+
+def merge_state(run: RunAccount) -> MergeState:
+    """Return what a run's stage is called in messages."""
+    if run.stage is Stage.MERGING:
+        return MergeState.MERGING
+    if not run.announced:
+        return MergeState.PUBLISHING
+    return MergeState.PUBLISHED if run.outcome is Outcome.PUBLISHED else MergeState.WITHHELD
+
+
+def published_files(run: RunAccount, places: Places) -> list[OutputFile]:
+    """Return the files that stand, once the manifest says so too."""
+    if run.outcome is not Outcome.PUBLISHED or run.stage in (Stage.MERGING, Stage.PUBLISHING):
+        return []
+    return [
+        OutputFile(
+            label=one.label,
+            path=places.relative(places.output(one.output.name)),
+            uri=places.output(one.output.name).as_uri(),
+            rows=one.output.rows,
+            bytes=one.output.bytes,
+            sha256=one.output.sha256,
+        )
+        for one in run.files.values()
+        if one.output is not None and one.has_name
+    ]
+
+
+def _file_progress(file: FileAccount) -> FileProgress:
+    return FileProgress(
+        merged_through=file.merged.through,
+        merged_above=[(one.first, one.last) for one in file.merged.above],
+        rows_ok=file.ok,
+        rows_failed=file.rows_failed,
+    )

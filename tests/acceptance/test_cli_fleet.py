@@ -1,0 +1,227 @@
+"""`prism up` as a process: a CSV comes back annotated, and nothing stays behind."""
+
+import hashlib
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.acceptance.conftest import EXAMPLE, Fleet, Starter, await_true, is_gone, prism, rows_of
+
+CSV = EXAMPLE / "feedback.csv"
+
+
+def family(fleet: Fleet) -> list[int]:
+    """Return every process that `prism up` has started, directly or not, and its own."""
+    children = psutil.Process(fleet.process.pid).children(recursive=True)
+    return [fleet.process.pid, *(one.pid for one in children)]
+
+
+def test_the_first_line_says_all_that_is_up(fleet: Fleet) -> None:
+    names = [one["name"] for one in fleet.told["services"]]
+    assert sorted(names) == ["broker", "ingestor", "merger", "model-server", "model-worker", "model-worker"]
+    assert sorted(family(fleet)) == sorted(fleet.pids())
+    assert fleet.told["model"] == "prism-embedded"
+    assert Path(fleet.told["data_dir"]) == fleet.folder / "prism-data"
+
+
+def test_a_second_fleet_in_the_same_folder_is_refused(fleet: Fleet) -> None:
+    done = fleet.run("up")
+    assert done.returncode == 3
+    assert "a fleet runs here already" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_doctor_finds_the_fleet_well(fleet: Fleet) -> None:
+    done = fleet.run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "✓ worker-2" in done.stdout
+
+
+def test_an_unknown_run_is_exit_3(fleet: Fleet) -> None:
+    for words in (["status", "nobody"], ["watch", "nobody"], ["cancel", "nobody"]):
+        done = fleet.run(*words)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.startswith("prism: no run nobody")
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+@pytest.mark.promise(3)
+def test_submit_and_wait_gives_every_row_back_in_order(fleet: Fleet) -> None:
+    done = fleet.run("submit", CSV, "--job", "feedback", "--run-id", "s1", "--label", "march", "--wait")
+    assert done.returncode in (0, 6), done.stderr
+    (path,) = done.stdout.splitlines()
+    assert Path(path) == fleet.data_dir / "output" / "s1_march.csv"
+    rows_in, rows_out = rows_of(CSV), rows_of(Path(path))
+    assert [row["Message"] for row in rows_out] == [row["Message"] for row in rows_in]
+    assert {row["Model_Name"] for row in rows_out if not row["Error"]} == {"prism-embedded"}
+    told = fleet.status("s1")
+    assert told["rows"]["in"] == len(rows_in)
+    assert told["rows"]["ok"] + told["rows"]["failed"] == len(rows_in)
+    (output,) = told["outputs"]
+    assert output["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    manifest = json.loads((fleet.data_dir / "logs" / "s1" / "run_manifest.json").read_text())
+    assert output["sha256"] in json.dumps(manifest)
+
+
+def test_the_same_run_again_is_the_same_run_and_another_file_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    words = ["submit", str(CSV), "--job", "feedback", "--run-id", "s2", "--wait", "--json"]
+    first, second = fleet.run(*words), fleet.run(*words)
+    assert first.returncode == second.returncode, second.stderr
+    assert json.loads(first.stdout)["outputs"] == json.loads(second.stdout)["outputs"]
+    other = tmp_path / "other.csv"
+    other.write_text("Message\nhello\n")
+    done = fleet.run("submit", other, "--job", "feedback", "--run-id", "s2")
+    assert done.returncode == 3
+    assert "another file" in done.stderr
+
+
+def test_a_file_that_cannot_be_used_is_exit_3_with_its_place(fleet: Fleet, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(b"RowID,Message\n1,good\n2,\xff\xfe\n")
+    done = fleet.run("submit", bad, "--job", "feedback", "--run-id", "bad1", "--wait")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "not_utf8" in done.stderr
+    told = fleet.status("bad1")
+    assert (told["state"], told["reason"], told["line"]) == ("refused", "not_utf8", 3)
+
+
+def test_a_large_file_comes_as_chunks(fleet: Fleet, tmp_path: Path) -> None:
+    large = tmp_path / "large.csv"
+    with large.open("w") as file:
+        file.write("Message,Note\n")
+        file.writelines(f"row {number},{'x' * 400_000}\n" for number in range(41))
+    done = fleet.run("submit", large, "--job", "feedback", "--run-id", "l1", "--wait", "--json")
+    told = json.loads(done.stdout)
+    assert told["rows"]["in"] == 41, done.stderr
+
+
+def test_a_file_in_the_fleets_folder_can_go_by_reference(fleet: Fleet) -> None:
+    path = fleet.data_dir / "inside.csv"
+    path.write_text("Message\nI love it\nI hate it\n")
+    done = fleet.run("submit", path, "--job", "feedback", "--run-id", "r1", "--reference", "--wait", "--json")
+    assert json.loads(done.stdout)["rows"] == {"in": 2, "ok": 2, "failed": 0}, done.stderr
+
+
+def test_a_job_that_is_not_there_is_refused_before_anything_is_sent(fleet: Fleet) -> None:
+    done = fleet.run("submit", CSV, "--job", "feedbak")
+    assert done.returncode == 3
+    assert "feedback" in done.stderr
+
+
+@pytest.mark.promise(2)
+def test_a_csv_dropped_with_kcat_comes_back(fleet: Fleet, kcat: str) -> None:
+    words = [kcat, "-P", "-b", fleet.bootstrap, "-t", "prism.intake", "-k", "march", "-H", "job=feedback"]
+    subprocess.run([*words, "-H", "run-id=k1", str(CSV)], check=True, timeout=60)
+    await_true(lambda: fleet.run("status", "k1").returncode == 0, "the ingestor takes the file up")
+    done = fleet.run("watch", "k1")
+    assert done.returncode in (0, 6), done.stderr
+    rows_out = rows_of(fleet.data_dir / "output" / "k1_march.csv")
+    assert [row["Message"] for row in rows_out] == [row["Message"] for row in rows_of(CSV)]
+
+
+def test_the_list_has_runs_and_workers(fleet: Fleet) -> None:
+    fleet.run("submit", CSV, "--job", "feedback", "--run-id", "list1", "--wait")
+    told = json.loads(fleet.run("status", "--json").stdout)
+    assert "list1" in [one["run_id"] for one in told["runs"]]
+    assert [one["worker_id"] for one in told["workers"]] == ["worker-1", "worker-2"]
+    shown = fleet.run("status").stdout
+    assert "list1" in shown
+    assert "worker-2" in shown
+
+
+def test_pause_resume_and_cancel_say_what_came_of_it(fleets: Starter, tmp_path: Path) -> None:
+    fleet = fleets("--workers", "1", "--concurrency", "1")
+    many = tmp_path / "many.csv"
+    many.write_text("Message\n" + "The screen broke after a day and support was kind\n" * 30_000)
+    sent = fleet.run("submit", many, "--job", "feedback", "--run-id", "p1")
+    assert (sent.returncode, sent.stdout) == (0, "p1\n"), sent.stderr
+    await_true(lambda: fleet.run("status", "p1").returncode == 0, "the ingestor takes the file up")
+    await_true(lambda: fleet.status("p1")["state"] == "running", "the run is running")
+    for command, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        done = fleet.run(command, "p1", "--json")
+        assert done.returncode == 0, (command, done.stderr)
+        assert json.loads(done.stdout)["state"] == state
+    done = fleet.run("pause", "p1")
+    assert done.returncode == 3
+    assert "has ended" in done.stderr
+
+
+def test_a_killed_worker_is_replaced_within_seconds(fleets: Starter) -> None:
+    fleet = fleets()
+    victim = fleet.pid_now("worker-1")
+    psutil.Process(victim).kill()
+    await_true(lambda: fleet.pid_now("worker-1") != victim, "another worker-1", 5.0)
+    died = next(event for event in fleet.events if event["event"] == "died")
+    assert (died["id"], died["pid"], died["status"]) == ("worker-1", victim, -9)
+    done = fleet.run("submit", CSV, "--job", "feedback", "--wait", "--json")
+    assert json.loads(done.stdout)["rows"]["in"] == len(rows_of(CSV)), done.stderr
+
+
+def test_a_killed_broker_comes_back_with_its_data(fleets: Starter) -> None:
+    fleet = fleets()
+    first = fleet.run("submit", CSV, "--job", "feedback", "--run-id", "b1", "--wait")
+    assert first.returncode in (0, 6), first.stderr
+    victim = fleet.pid_now("broker")
+    psutil.Process(victim).kill()
+    await_true(lambda: fleet.pid_now("broker") != victim, "another broker", 30.0)
+    assert fleet.status("b1")["state"].startswith("completed")
+    second = fleet.run("submit", CSV, "--job", "feedback", "--run-id", "b2", "--wait")
+    assert second.returncode in (0, 6), second.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_nothing_running(fleets: Starter, number: signal.Signals) -> None:
+    fleet = fleets()
+    pids = family(fleet)
+    assert fleet.end(number) == 0
+    assert [pid for pid in pids if not is_gone(pid)] == []
+    assert not (fleet.data_dir / "fleet.json").exists()
+    done = fleet.run("status")
+    assert done.returncode == 4
+
+
+@pytest.mark.promise(10)
+def test_a_fleet_that_is_killed_leaves_nothing_running_and_goes_on_later(fleets: Starter) -> None:
+    fleet = fleets()
+    sent = fleet.run("submit", CSV, "--job", "feedback", "--run-id", "g1")
+    assert sent.returncode == 0, sent.stderr
+    pids = family(fleet)
+    fleet.end(signal.SIGKILL)
+    await_true(lambda: all(is_gone(pid) for pid in pids), "every child of the killed fleet is gone", 10.0)
+    done = fleet.run("status")
+    assert done.returncode == 4
+    assert "the fleet of this folder is gone" in done.stderr
+    again = fleets()
+    assert again.bootstrap == fleet.bootstrap
+    done = again.run("watch", "g1")
+    assert done.returncode in (0, 6), done.stderr
+    rows_out = rows_of(again.data_dir / "output" / "g1_feedback.csv")
+    assert [row["Message"] for row in rows_out] == [row["Message"] for row in rows_of(CSV)]
+
+
+def test_a_second_signal_hurries(fleets: Starter) -> None:
+    fleet = fleets()
+    pids = family(fleet)
+    for one in fleet.told["services"]:
+        if one["name"] == "merger":
+            psutil.Process(one["pid"]).suspend()
+    fleet.process.send_signal(signal.SIGINT)
+    await_true(lambda: any(event["event"] == "stopped" for event in fleet.events), "a service stopped", 30.0)
+    assert fleet.end(signal.SIGINT) == 130
+    await_true(lambda: all(is_gone(pid) for pid in pids), "every child is gone", 10.0)
+
+
+def test_the_demonstration_shows_rows_and_stops(tmp_path: Path) -> None:
+    done = prism("demo", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "prism-embedded: it answers by rules" in done.stdout
+    path = next(
+        line.split("  ", 1)[1].strip() for line in done.stdout.splitlines() if line.startswith("output")
+    )
+    assert len(rows_of(Path(path))) == len(rows_of(CSV))

@@ -1,0 +1,55 @@
+"""The command line: what is accepted, and one line for what is not."""
+
+import pytest
+
+from prism_cli.__main__ import main
+from prism_cli.arguments import MODULES, parser
+
+WRONG = [
+    [],
+    ["run"],
+    ["retry", "t1"],
+    ["submit"],
+    ["submit", "x.csv"],
+    ["submit", "x.csv", "--job", "a/b"],
+    ["submit", "x.csv", "--job", "j", "--run-id", "../x"],
+    ["submit", "x.csv", "--job", "j", "--priority", "10"],
+    ["submit", "x.csv", "--job", "j", "--timeout", "inf"],
+    ["submit", "x.csv", "--job", "j", "--wait", "--timeout", "0"],
+    ["up", "--workers", "-1"],
+    ["up", "--workers", "two"],
+    ["up", "--broker-port", "0"],
+    ["pause"],
+    ["cancel", "a b"],
+    ["status", "one", "two"],
+]
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    told = capsys.readouterr()
+    assert ended.value.code == 2
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("prism")
+    assert "--help" in told.err
+
+
+def test_every_command_takes_json() -> None:
+    needed = {
+        "submit": ["x.csv", "--job", "feedback"],
+        "pause": ["t1"],
+        "resume": ["t1"],
+        "cancel": ["t1"],
+    }
+    for command in MODULES:
+        assert parser().parse_args([command, *needed.get(command, []), "--json"]).json
+
+
+def test_the_defaults_of_up() -> None:
+    options = parser().parse_args(["up"])
+    assert (options.workers, options.model_server, options.broker_port) == (2, "auto", None)
