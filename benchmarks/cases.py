@@ -53,17 +53,23 @@ def at_once(rows: int = 30_000) -> list[Figure]:
 
 
 def saturation(rows: int = 100_000) -> list[Figure]:
-    """100 ms × 32 slots, two workers of 16 calls: how near to the ideal, and how long the tail is."""
-    with rig([ServerSpec(0.1, 32)], [WorkerSpec(), WorkerSpec()]) as fleet:
-        fleet.drop(write_rows(fleet.folder / "rows.csv", rows), "run")
-        timeline = fleet.follow("run", 900)
+    """100 ms × 32 slots, two workers: how near to the ideal, and how long the tail is.
+
+    With 16 calls each a slot is idle while its next request is on the wire; with 20 the server has the next
+    one waiting, as a saturated server does. What is asked for is asked of the latter.
+    """
     ideal = 32 / 0.1 * BATCH
-    steady = timeline.steady_rate() / ideal
+    figures = [Figure("saturation", "ideal, slots ÷ latency × batch", ideal, "rows/s")]
+    for calls, total in ((16, rows // 3), (20, rows)):
+        with rig([ServerSpec(0.1, 32)], [WorkerSpec(calls=calls), WorkerSpec(calls=calls)]) as fleet:
+            fleet.drop(write_rows(fleet.folder / "rows.csv", total), "run")
+            timeline = fleet.follow("run", 900)
+        steady = timeline.steady_rate() / ideal
+        figures.append(Figure("saturation", f"steady state, 2 × {calls} calls", steady * ideal, "rows/s"))
     tail = (timeline.points[-1][0] - timeline.at_share(0.99)) / timeline.seconds
     return [
-        Figure("saturation", "ideal, slots ÷ latency × batch", ideal, "rows/s"),
-        Figure("saturation", "steady state", steady * ideal, "rows/s"),
-        Figure("saturation", "steady state ÷ ideal", steady, "", "≥ 0.97", steady >= 0.97),
+        *figures,
+        Figure("saturation", "steady state ÷ ideal, 2 × 20 calls", steady, "", "≥ 0.97", steady >= 0.97),
         Figure("saturation", "last 1 % of the rows, share of the time", tail, "", "≤ 0.03", tail <= 0.03),
     ]
 

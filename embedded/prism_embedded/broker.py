@@ -189,7 +189,12 @@ class EmbeddedBroker:
     def _spawn(self, java: Sequence[str]) -> "subprocess.Popen[bytes]":
         self._files.rotate_out()
         heap = [f"-Xms{min(self._heap_mb, 64)}m", f"-Xmx{self._heap_mb}m"]
-        logs = [f"-XX:ErrorFile={self._files.logs}/hs_err_%p.log", self._log4j_option()]
+        logs = [
+            f"-XX:ErrorFile={self._files.logs}/hs_err_%p.log",
+            # Native libraries are unpacked there; a killed broker would leave them in the system's /tmp.
+            f"-Djava.io.tmpdir={self._files.logs}",
+            self._log4j_option(),
+        ]
         command = [*java, *heap, *JVM_FLAGS, *logs, "kafka.Kafka", str(self._files.properties)]
         with self._files.out.open("wb") as out:
             return child.spawn(command, out, folder=self._files.logs)

@@ -209,25 +209,26 @@ class ModelApp:
         """Answer in a slot; a client that goes away cancels the handler and frees it."""
         self._serving[id(request)] = request
         try:
-            await self._take_slot()
+            due = await self._take_slot()
             try:
                 with self._stats.serving():
-                    delay_s = self._behaviour.delay_s(len(mentions), *asked)
-                    if delay_s:
-                        await asyncio.sleep(delay_s)
+                    due += self._behaviour.delay_s(len(mentions), *asked)
                     outcome = _outcome(call, question, mentions, fault)
+                    wait_s = due - asyncio.get_running_loop().time()
+                    if wait_s > 0:
+                        await asyncio.sleep(wait_s)
                     response = await _deliver(request, call, outcome, fault)
             finally:
-                self._slots.give_back()
+                self._slots.give_back(due)
         finally:
             del self._serving[id(request)]
         self._stats.completed += 1
         self._stats.rows += len(mentions)
         return response
 
-    async def _take_slot(self) -> None:
+    async def _take_slot(self) -> float:
         try:
-            await self._slots.take()
+            return await self._slots.take()
         except Busy:
             raise ApiError(*HTTP_FAULTS["http_503"]) from None
 

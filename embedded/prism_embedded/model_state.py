@@ -113,13 +113,17 @@ class Busy(Exception):
 
 
 class Slots:
-    """So many calls at once, the others wait in order; both numbers may change at any time."""
+    """So many calls at once, the others wait in order; both numbers may change at any time.
+
+    A call that waited begins when the one before it was due, not when this process got round to it: the
+    capacity is exactly slots ÷ latency, whatever the answering costs.
+    """
 
     def __init__(self) -> None:
         self._limit = 0
         self._queue = 0
         self._used = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[float]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -129,40 +133,41 @@ class Slots:
     def set(self, limit: int, queue: int) -> None:
         """Change how many are served and how many may wait; `limit` 0 serves all."""
         self._limit, self._queue = limit, queue
-        self._wake()
+        self._wake(0.0)
 
-    async def take(self) -> None:
-        """Wait for a slot.
+    async def take(self) -> float:
+        """Wait for a slot; return the loop's time at which the call begins in it.
 
         :raises Busy: too many wait already.
         """
         if self._free() and not self._waiting:
             self._used += 1
-            return
+            return asyncio.get_running_loop().time()
         if len(self._waiting) >= self._queue:
             raise Busy
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
+        asked_at = asyncio.get_running_loop().time()
         try:
-            await turn
+            return max(asked_at, await turn)
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give_back()
+                self.give_back(asyncio.get_running_loop().time())
             else:
                 self._waiting.remove(turn)
             raise
 
-    def give_back(self) -> None:
-        """Free a slot that was taken."""
+    def give_back(self, due: float) -> None:
+        """Free a slot that was taken by a call that was due to end at that time of the loop."""
         self._used -= 1
-        self._wake()
+        self._wake(due)
 
     def _free(self) -> bool:
         return self._limit == 0 or self._used < self._limit
 
-    def _wake(self) -> None:
+    def _wake(self, begins: float) -> None:
         while self._waiting and self._free():
             turn = self._waiting.popleft()
             if not turn.done():
                 self._used += 1
-                turn.set_result(None)
+                turn.set_result(begins)

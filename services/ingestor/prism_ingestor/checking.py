@@ -33,7 +33,8 @@ MAX_HEADER_BYTES = 1_000_000
 # JSON writes a control character with six bytes: a row of millions of them would fit in no message.
 MAX_TRAVELLING_BYTES = RESULT_MAX_BYTES - 1_000_000
 _NO_ROOM = (FileReason.NO_SPACE, FileReason.GZIP_BOMB)
-_LONG_ROW = MAX_TRAVELLING_BYTES // 7
+# Twice: a RowID travels beside the cells too.
+_LONG_ROW = MAX_TRAVELLING_BYTES // 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class ControlTopic:
         self._bury = bury
         self._frontier = OffsetFrontier(0)
         self._committed = -1
-        self._consumer: Consumer = kafka.group_consumer(group, self.errors, **{"fetch.wait.max.ms": 100})
+        self._consumer: Consumer = kafka.group_consumer(group, self.errors)
         self._consumer.subscribe(
             [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )

@@ -58,9 +58,9 @@ class FileFeed:
 
     def next_batch(self) -> tuple[Batch, Cut]:
         """Return the next batch to feed. Raises SourceChanged."""
-        if self._cuts is None:
-            self._cuts = self.cuts_from(self.tracker.next)
         with self._unchanged():
+            if self._cuts is None:
+                self._cuts = self.cuts_from(self.tracker.next)
             cut = next(self._cuts)
         return self._batch(cut, feeding=1), cut
 

@@ -120,6 +120,7 @@ class Ingestor:
         self._recover: dict[str, dict[str, dict[int, tuple[int, int]]]] = {}
         self._recover_ends: dict[int, int] = {}
         self._timers = _Timers()
+        self._merge_rate = credit.MergeRate(clock)
         self._busy = False
 
     # Life
@@ -414,7 +415,7 @@ class Ingestor:
 
     def _window(self) -> int:
         limits = sum(one.limit for one in self._view.live_workers())
-        window = credit.window(limits, self._settings.window_floor)
+        window = credit.window(limits, self._settings.window_floor, self._merge_rate.per_second())
         metrics.WINDOW.set(window)
         return window
 

@@ -181,7 +181,7 @@ def serve(stop: StopSignal) -> None:
             registry=metrics.registry,
         )
         stack.callback(server.close)
-        log.info("started", port=server.port, **details)
+        log.info("started", port=server.port, ordinal=settings.ordinal, replicas=settings.replicas)
         startup = Startup(settings, readiness, stop, stack)
         try:
             startup.lock()

@@ -39,7 +39,8 @@ def adopt_published(
             found.failed_by_reason["unknown"] = found.failed
     with store.transaction():
         store.save_run(found)
-    log.info("run_rebuilt", run=run.run_id, stage=found.stage, outcome=found.outcome)
+    if found.stage is Stage.CLOSED:
+        log.info("run_found_published", run=run.run_id, outcome=found.outcome)
     return found
 
 

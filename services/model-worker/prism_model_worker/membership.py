@@ -10,6 +10,7 @@ pauses the partitions and polls on, which keeps its membership. It pauses once a
 `pause` throws away what librdkafka has prefetched.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,9 @@ log = get_logger(__name__)
 
 COMMIT_EVERY_S = 0.1
 PAUSE_AFTER_S = 0.25
+# A rebalance refuses commits until every member has joined; they do so within a heartbeat and a drain.
+RELEASE_S, RELEASE_RETRY_S = 6.0, 0.05
+_REBALANCING = {KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS}
 _TIMEOUT_S = 10.0
 
 
@@ -68,6 +72,7 @@ class Membership:
         self._full_since: float | None = None
         self._crowded: set[int] = set()
         self._commit_due = 0.0
+        self._rebalancing = False
         self._consumer: Consumer = kafka.group_consumer(
             group,
             self.errors,
@@ -167,6 +172,17 @@ class Membership:
         """Commit one partition and wait for it. Return False if it has moved on."""
         return self._commit_sync([held], release=False)
 
+    def _release(self, held: list[Holding]) -> None:
+        """Commit for the last time, and wait for a rebalance that is under way and refuses it.
+
+        What is not committed here is paid for again, and the next owner counts a loss that was none.
+        """
+        deadline = self._clock() + RELEASE_S
+        while not self._commit_sync(held, release=True):
+            if not self._rebalancing or self._clock() > deadline:
+                return
+            time.sleep(RELEASE_RETRY_S)
+
     def _changed(self, holdings: list[Holding], release: bool) -> list[TopicPartition]:
         offsets = []
         for held in holdings:
@@ -203,6 +219,7 @@ class Membership:
 
     def _note_refusal(self, error: KafkaError, offsets: list[TopicPartition]) -> None:
         metrics.COMMITS_REFUSED.inc()
+        self._rebalancing = error.code() in _REBALANCING
         for one in offsets:
             held = self.holdings.get(one.partition)
             if held is not None:
@@ -227,8 +244,8 @@ class Membership:
             if held.careful:
                 log.warning("partition_careful", partition=one.partition, losses=taken.losses)
         consumer.incremental_assign(starts)
-        if self._paused:
-            self._pause([one.partition for one in starts])
+        # librdkafka keeps a pause over the loss of a partition: one that comes back must be let go.
+        (self._pause if self._paused else self._resume)([one.partition for one in starts])
         # From now on a death can be seen: the name stays in the commit until it is given back.
         now_held = [self.holdings.get(one.partition) for one in starts]
         self._commit_sync([one for one in now_held if one is not None], release=False)
@@ -245,7 +262,7 @@ class Membership:
         if not held:
             return
         self._hooks.drain([one.partition for one in held])
-        self._commit_sync(held, release=True)
+        self._release(held)
         self._forget([one.partition for one in held])
         log.info("partitions_given_back", partitions=sorted(one.partition for one in held))
 

@@ -173,10 +173,3 @@ def delete_below(admin: AdminClient, topic: str, offsets: Mapping[int, int]) -> 
         except KafkaException as error:
             if error.args[0].code() not in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_OR_PART):
                 raise BrokerAway(f"delete below {place}: {error.args[0].str()}") from None
-
-
-def assign_all(consumer: Consumer, topics: Mapping[str, int], start: int) -> None:
-    """Assign every partition of the topics (name → count) from `start` (an offset or OFFSET_…)."""
-    consumer.assign(
-        [TopicPartition(name, one, start) for name, count in topics.items() for one in range(count)]
-    )

@@ -6,9 +6,9 @@ what the tables show is the past, and nobody may act on it.
 
 from collections.abc import Callable, Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from prism.kafka.admin import assign_all, partition_count, topic_ends
+from prism.kafka.admin import Ends, partition_count, topic_ends
 from prism.kafka.clients import ErrorWatch, KafkaSettings, receive
 from prism.kafka.errors import BrokerAway, raise_if_fatal
 from prism.kafka.records import Record
@@ -28,7 +28,8 @@ class TableReader:
             **{
                 "enable.partition.eof": True,
                 "queued.max.messages.kbytes": 4096,
-                "fetch.wait.max.ms": 20,
+                # A fetch is answered as soon as anything comes: a short wait would only cost the broker.
+                "fetch.wait.max.ms": 500,
                 # It always fetches, so it knows best whether the broker is there.
                 "statistics.interval.ms": 1000,
                 "stats_cb": self.errors.on_statistics,
@@ -45,15 +46,19 @@ class TableReader:
             raise BrokerAway(
                 f"topic {absent[0]} is not there yet: start a service that makes topics, or `prism doctor`"
             )
-        assign_all(self._consumer, counts, OFFSET_BEGINNING)
-        self._expect(counts)
+        ends = self._expect(counts)
+        # By number: "from the beginning" would make librdkafka ask again, half a second later.
+        self._consumer.assign(
+            [TopicPartition(name, one, low) for name in ends for one, low in ends[name].low.items()]
+        )
 
-    def _expect(self, counts: Mapping[str, int]) -> None:
-        for name, count in counts.items():
-            ends = topic_ends(self._admin, name, range(count))
+    def _expect(self, counts: Mapping[str, int]) -> dict[str, Ends]:
+        found = {name: topic_ends(self._admin, name, range(count)) for name, count in counts.items()}
+        for name, ends in found.items():
             for one, high in ends.high.items():
                 if high > max(ends.low[one], self._reached.get((name, one), 0)):
                     self._pending[name, one] = high
+        return found
 
     @property
     def caught_up(self) -> bool:

@@ -69,7 +69,7 @@ def test_slots_serve_in_order_and_refuse_over_the_queue() -> None:
             await slots.take()
         calls[1].cancel()  # who goes away leaves the queue
         await settle()
-        slots.give_back()
+        slots.give_back(0.0)
         await settle()
         assert (served, slots.waiting) == ([0, 2], 0)
 
@@ -96,7 +96,7 @@ def test_a_slot_given_to_a_cancelled_call_is_not_lost() -> None:
         await slots.take()
         waiting = asyncio.create_task(slots.take())
         await settle()
-        slots.give_back()  # its turn has come, but it has not run yet
+        slots.give_back(0.0)  # its turn has come, but it has not run yet
         waiting.cancel()
         await settle()
         await asyncio.wait_for(slots.take(), 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prism.kafka.errors import BrokerAway
 from prism.messages import MessageReason, RunState
 from prism.service import fault
 from prism_merger.accounts import Stage
@@ -119,6 +120,21 @@ def test_what_cannot_be_used_goes_to_the_dead_letters_and_stops_nothing(world: N
     assert one.refreshed == 1
     assert one.store.offsets() == {0: 6}
     assert one.run().files["march"].merged.through == 1
+
+
+@pytest.mark.promise(4)
+def test_offsets_pass_a_dead_letter_only_once_it_is_acknowledged(
+    world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = world(run_record(rows=20))
+
+    def away() -> None:
+        raise BrokerAway("not acknowledged")
+
+    monkeypatch.setattr(one.outlet, "settle", away)
+    with pytest.raises(BrokerAway):
+        one.merge([b"not json"])
+    assert one.store.offsets() == {}
 
 
 def test_a_result_that_comes_before_its_runs_record_is_waited_for(world: NewWorld) -> None:
