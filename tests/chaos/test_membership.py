@@ -15,7 +15,7 @@ from tests.harness.fleet import Fleet, Plan, with_changes
 from tests.harness.rows import Table, write_csv
 
 STORM_S, EVERY_S = 60.0, 3.0
-STORM_ROWS, DEADLY_ROWS = 2500, 300
+STORM_ROWS, DEADLY_ROWS = 4000, 300
 STORM = Plan(limit=2, behaviour=Behaviour(latency_ms=400.0, count_rows=True))
 DEADLY = "DEADLYROW"
 

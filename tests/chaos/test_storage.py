@@ -59,28 +59,39 @@ def test_results_deleted_before_they_were_merged(keeper: FleetKeeper, tell: Tell
 
 def _delete_unmerged(fleet: Fleet, run_id: str, count: int) -> int:
     """Delete results that the stopped merger has not read; return how many."""
+    partition, read_to = _await_unread(fleet, run_id, count)
+    delete_below(fleet.admin, Topics().results, {partition: read_to + count})
+    return count
+
+
+def _await_unread(fleet: Fleet, run_id: str, count: int) -> tuple[int, int]:
+    """Wait until so many results are beyond what is merged; return partition and offset of the first."""
     fleet.watch.catch_up()
     progress = fleet.watch.seen.progress[run_id]
-    topic, partition = Topics().results, progress.results_partition
+    partition = progress.results_partition
 
     def end() -> int:
-        return topic_ends(fleet.admin, topic, [partition]).high[partition]
+        return topic_ends(fleet.admin, Topics().results, [partition]).high[partition]
 
     await_true(lambda: end() >= progress.read_to + count, 30.0, "results beyond what is merged")
-    delete_below(fleet.admin, topic, {partition: progress.read_to + count})
-    return count
+    return partition, progress.read_to
 
 
 @pytest.mark.promise(1)
 @pytest.mark.promise(5)
-def test_the_results_topic_deleted_and_made_again(keeper: FleetKeeper, tell: Tell) -> None:
+@pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
+def test_the_results_topic_deleted_and_made_again(read: bool, keeper: FleetKeeper, tell: Tell) -> None:
     with keeper.lend() as (fleet, calm):
-        case = Case(fleet, keeper.table, "topic-again", calm).drop()
+        case = Case(fleet, keeper.table, f"topic-again-{read}".lower(), calm).drop()
         flight = case.flight()
         case.await_merged(ROWS // 5)
+        if not read:
+            fleet["merger-0"].freeze()
+            _await_unread(fleet, case.run_id, 20)
         _delete_results_topic(fleet)
         unmerged = flight.note_unmerged()
         ensure_topics(fleet.admin, Topics().specs(), fleet.plan.partitions)
+        fleet["merger-0"].thaw()
         account = case.finish(flight=flight)
         fleet.await_ready(15.0)
         tell(unmerged=unmerged, extra_rows=account.extra_rows, seconds=case.seconds)

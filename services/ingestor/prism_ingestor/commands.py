@@ -51,6 +51,7 @@ class ControlTopic:
         self._bury = bury
         self._frontier = OffsetFrontier(0)
         self._committed = -1
+        self._leaving = False
         self._consumer: Consumer = kafka.group_consumer(group, self.errors)
         self._consumer.subscribe(
             [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
@@ -97,10 +98,12 @@ class ControlTopic:
 
     def close(self) -> None:
         """Leave the group at once, so that a stand-by takes over without waiting."""
+        self._leaving = True
         self._consumer.close()
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if not partitions:
+        # One that is leaving takes nothing more: asking for offsets would wait for a client that is closing.
+        if not partitions or self._leaving:
             return
         place = patiently(lambda: consumer.committed(partitions, timeout=_TIMEOUT_S))[0]
         low, high = patiently(lambda: consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S))

@@ -137,7 +137,7 @@ class RunFeed:
     recover_at: int | None = None
     found: dict[str, dict[int, Place]] = field(default_factory=dict)
     cursors: dict[str, FileCursor] = field(default_factory=dict)
-    merged: int = -1
+    merged: int = 0
     moved_at: float = 0.0
     read_to: int = -1
 

@@ -343,6 +343,10 @@ class Ingestor:
             if record.run_id in self._ledger.runs and record.run_id not in self._feeds:
                 self._feeds[record.run_id] = feed
                 self._turns.append(record.run_id)
+            # It may have come before the feed was here to hear of it.
+            progress = self._view.progress.get(record.run_id)
+            if progress is not None:
+                self._on_progress(progress)
 
         if first:
             changes = {
@@ -354,9 +358,6 @@ class Ingestor:
             self._ledger.write(record, begin, **changes)
         else:
             begin()
-            progress = self._view.progress.get(record.run_id)
-            if progress is not None:
-                self._on_progress(progress)
 
     def _feed_of(self, record: RunRecord, checked: Checked, recovering: bool) -> RunFeed:
         assert checked.plain is not None

@@ -106,6 +106,10 @@ class IntakeReader:
         """Return the submission that a record completes; None for a chunk that others follow."""
         headers = record.headers
         origin = _Origin.of(record)
+        if record.headers_as_sent is None:
+            refusal = IntakeRefused(FileReason.BAD_HEADER, "the name of a header is not UTF-8")
+            unread = MessageSource(partition=record.partition, offsets=[record.offset])
+            return self._submission(origin, headers, unread, None, refusal)
         if HEADER_PART in headers or HEADER_PARTS in headers:
             return self._read_part(record, headers)
         source: MessageSource | UriSource = MessageSource(

@@ -39,6 +39,8 @@ class IntakeTopic:
                 "group.id": f"{group}-intake",
                 "queued.max.messages.kbytes": _PREFETCH_KIB,
                 "queued.min.messages": 1,
+                # One record fills the queue: look again soon, not after the default second.
+                "fetch.queue.backoff.ms": 20,
                 "fetch.message.max.bytes": 1_048_576,
             },
         )
@@ -127,7 +129,12 @@ class MessageFetcher:
         self._lock = threading.Lock()
         self._errors = ErrorWatch()
         self._consumer: Consumer = kafka.reader(
-            self._errors, **{"queued.max.messages.kbytes": _PREFETCH_KIB, "queued.min.messages": 1}
+            self._errors,
+            **{
+                "queued.max.messages.kbytes": _PREFETCH_KIB,
+                "queued.min.messages": 1,
+                "fetch.queue.backoff.ms": 20,
+            },
         )
 
     def __call__(self, partition: int, offset: int) -> bytes | None:

@@ -123,7 +123,8 @@ class Answerer:
                 task.calls -= 1
             group.blamed_at = self._clock()
             task.pending.appendleft(group)
-            self._watch.blame(task.context.model, error, needs_canary=reason is not None)
+            context = task.context
+            self._watch.blame(context.model, error, reason is not None, context.num_ctx)
             return 0.0
         problem = Problem(reason, str(error))
         return self._again(task, group, group.indices, problem, repair=None)

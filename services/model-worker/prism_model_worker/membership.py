@@ -89,28 +89,29 @@ class Membership:
 
     def join(self) -> None:
         """Become a member of the group."""
+        self.subscribed = True
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
-        self.subscribed = True
 
     def leave(self) -> None:
         """Give the partitions back to the group, after a drain."""
+        self.subscribed = False
         self._give_back([held.partition for held in self.holdings.all()])
         self._consumer.unsubscribe()
-        self.subscribed = False
         self._paused = False
 
     def close(self) -> None:
         """Commit, give everything back and close."""
+        self.subscribed = False
         self._give_back([held.partition for held in self.holdings.all()])
         self._consumer.close()
 
     def fetch(self, wanted: int, timeout_s: float) -> list[Record]:
         """Return at most `wanted` records; with none wanted, keep the membership alive."""
         self._mind_the_cap(wanted)
-        if wanted <= 0 and not self._paused:
-            return []
+        if wanted <= 0 and not self._paused and self.subscribed:
+            return []  # one that is leaving polls on: that is how it gets out of the group
         messages = receive(self._consumer, max(1, wanted), timeout_s if wanted > 0 else 0)
         records = []
         for message in messages:
@@ -228,7 +229,8 @@ class Membership:
         level("commit_refused", error=error.str(), partitions=[one.partition for one in offsets])
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if not partitions:
+        # One that is leaving takes nothing more: asking for offsets would wait for a client that is closing.
+        if not partitions or not self.subscribed:
             return
         topic_id = patiently(self._hooks.topic_id)
         starts = []

@@ -8,11 +8,12 @@ closes, and a canary (one tiny call) decides: once the canary is answered, the n
 So an outage never fails a row, and a row that breaks a healthy server cannot wait for ever.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prism.modelserver.errors import ModelServerError, ServerAway
+from prism.modelserver.errors import ModelServerError, ReplyTruncated, ServerAway
 from prism.modelserver.server import ChatMessage, ChatRequest, ModelServer
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
@@ -37,6 +38,8 @@ class Gate:
     answered_at: float = -1e9
     pause_s: float = FIRST_PAUSE_S
     probe_at: float = 0.0
+    # Of the call that made a canary necessary: another context would reload the model.
+    num_ctx: int = CANARY_CONTEXT
 
 
 class ServerWatch:
@@ -95,10 +98,17 @@ class ServerWatch:
         """Return the model's digest as the server listed it last; empty when it lists none."""
         return self._digests.get(model, "")
 
-    def blame(self, model: str, error: ModelServerError, needs_canary: bool = False) -> None:
-        """Close a model's gate because of what a call met."""
+    def blame(
+        self,
+        model: str,
+        error: ModelServerError,
+        needs_canary: bool = False,
+        num_ctx: int = CANARY_CONTEXT,
+    ) -> None:
+        """Close a model's gate because of what a call met; `num_ctx`: the call's."""
         with self._lock:
             gate = self._gates[model]
+            gate.num_ctx = num_ctx
             first = gate.reason is None
             gate.reason = _one_line(error)
             gate.needs_canary = gate.needs_canary or needs_canary
@@ -139,7 +149,7 @@ class ServerWatch:
         try:
             self._server.assert_model(model)
             if gate.needs_canary:
-                self._canary(model)
+                self._canary(model, gate.num_ctx)
         except ModelServerError as error:
             with self._lock:
                 was_open = gate.reason is None
@@ -173,17 +183,18 @@ class ServerWatch:
             return ""  # the digest is for the manifest only; the next opening asks again
         return listed.get(model) or listed.get(f"{model}:latest") or ""
 
-    def _canary(self, model: str) -> None:
+    def _canary(self, model: str, num_ctx: int) -> None:
         metrics.CANARIES.inc()
-        self._server.chat(
-            ChatRequest(
-                model=model,
-                messages=(ChatMessage("user", _CANARY),),
-                num_ctx=CANARY_CONTEXT,
-                num_predict=8,
-                deadline_s=self._probe_deadline_s,
-            )
+        request = ChatRequest(
+            model=model,
+            messages=(ChatMessage("user", _CANARY),),
+            num_ctx=num_ctx,
+            num_predict=8,
+            deadline_s=self._probe_deadline_s,
         )
+        # A talkative model is cut short, and has answered all the same.
+        with contextlib.suppress(ReplyTruncated):
+            self._server.chat(request)
 
 
 def _retry_after(error: ModelServerError) -> float:

@@ -96,6 +96,8 @@ class Worker:
         self._careful: CarefulWork | None = None
         self._unnamed = False
         self._stopping = False
+        # Results that were produced and are not acknowledged.
+        self._on_their_way = 0
         self._away_since: float | None = None
         self._heartbeat_due = 0.0
         self._membership = Membership(
@@ -329,12 +331,14 @@ class Worker:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")
             fault.point("worker.after_result_acked")
+            self._on_their_way -= 1
             self._open.pop(_place(task), None)
             self._membership.holdings.finish(task.partition, task.epoch, task.offset)
             self.status.count(result)
             _measure(task)
 
         record = task.context.record
+        self._on_their_way += 1
         while True:
             try:
                 self._producer.produce(
@@ -366,7 +370,10 @@ class Worker:
             self._collect(0.02)
             self._producer.poll(0)
         self._collect(0.0)
-        self._producer.flush(max(0.5, deadline - self._clock()))
+        # Not a flush: heartbeats may wait for a broker that is away.
+        deadline = max(deadline, self._clock() + 0.5)
+        while self._on_their_way and self._clock() < deadline:
+            self._producer.poll(0.05)
 
     def _lost(self, partitions: list[int]) -> None:
         """Forget what nobody has begun of these partitions."""

@@ -24,7 +24,7 @@ def send_dead_letter(
         (DEAD_OFFSET, str(record.offset).encode()),
     ]
     try:
-        _produce(producer, topic, record.message.key(), record.value, [*record.headers_as_sent, *why])
+        _produce(producer, topic, record.message.key(), record.value, [*(record.headers_as_sent or []), *why])
     except KafkaException as error:
         if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
             raise

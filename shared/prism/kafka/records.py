@@ -6,6 +6,7 @@ Ids are deterministic: a record that is sent again after a crash carries the sam
 """
 
 import hashlib
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ from confluent_kafka import Message
 Headers = list[tuple[str, str | bytes | None]]
 
 CE_TYPE_PREFIX = "io.prism."
+
+# confluent-kafka 2.16 returns a list *and* leaves an error behind where a header's name is no UTF-8. A plain
+# call, once Python has specialised it, does not look, and the error comes up somewhere else: this one looks.
+_ask_headers = operator.methodcaller("headers")
 
 
 def trace_parent(run_id: str, ce_id: str) -> str:
@@ -55,7 +60,10 @@ def read_key(key: bytes | str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record that was received: a client's message without its `None`s."""
+    """One record that was received: a client's message without its `None`s.
+
+    `headers_as_sent` is None where a header's name is no UTF-8, which the client cannot read.
+    """
 
     topic: str
     partition: int
@@ -64,6 +72,7 @@ class Record:
     value: bytes | None
     timestamp_ms: int
     message: Message
+    headers_as_sent: Headers | None = None
 
     @classmethod
     def of(cls, message: Message) -> "Record":
@@ -76,19 +85,22 @@ class Record:
             value=_bytes(message.value()),
             timestamp_ms=message.timestamp()[1],
             message=message,
+            headers_as_sent=_headers(message),
         )
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers as text, names in lower case."""
-        found = self.message.headers() or []
-        return read_headers(found.items() if isinstance(found, dict) else found)
+        """The headers as text, names in lower case; none where they cannot be read."""
+        return read_headers(self.headers_as_sent)
 
-    @property
-    def headers_as_sent(self) -> list[tuple[str, str | bytes | None]]:
-        """The headers as they came."""
-        found = self.message.headers() or []
-        return list(found.items() if isinstance(found, dict) else found)
+
+def _headers(message: Message) -> Headers | None:
+    try:
+        found = _ask_headers(message) or []
+    except (SystemError, UnicodeDecodeError):
+        # Never ask twice: the second time the client hands out a tuple with a hole in it.
+        return None
+    return list(found.items() if isinstance(found, dict) else found)
 
 
 def _number(value: int | None) -> int:

@@ -1,0 +1,192 @@
+"""Job files: YAML's ideas change nothing, and whatever is wrong is one line."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism.runs.job import Job, JobRefused, Merge, parse_job, read_job
+from prism.tables import TableFormat
+
+SEED = """
+project:
+  name: "customer_feedback"
+  version: "v1"
+model:
+  name: "llama3.2:1b"
+  batch_size: 10
+  retries: 3
+  delay: 0.5
+input_queue:
+  - path: "data/feedback.csv"
+    label: "feedback"
+parallelization: {enabled: true, workers: 4, split_strategy: "auto"}
+output:
+  directory: "output/"
+  naming_pattern: "{run_id}_{label}"
+  checkpoints: {directory: "checkpoints/", interval: 25, cleanup_after_merge: NO}
+merge:
+  auto_merge: true
+  condition: "all_success"
+  sort_by: "RowID"
+prompts:
+  config_file: "prompts.json"
+"""
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "job.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_job_of_the_seed_is_read(tmp_path: Path) -> None:
+    job, fields = read_job(written(tmp_path, SEED))
+    assert job.project.name == "customer_feedback"
+    assert (job.model.batch_size, job.model.retries, job.model.delay) == (10, 3, 0.5)
+    assert job.output.checkpoints.interval == 25
+    assert job.output.checkpoints.cleanup_after_merge is False
+    assert job.merge.sort_by == "RowID"
+    assert parse_job(json.loads(json.dumps(fields))) == job
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "---\n", "# nothing\n", "project:\nmodel: ~\nmerge: null\n", "\ufeff{}"]
+)
+def test_what_is_not_said_has_its_default(tmp_path: Path, text: str) -> None:
+    assert read_job(written(tmp_path, text))[0] == Job()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("project: {name: NO}", "project.name", "NO"),
+        ("project: {version: 1.10}", "project.version", "1.10"),
+        ("project: {version: 010}", "project.version", "010"),
+        ("project: {name: 0x1F}", "project.name", "0x1F"),
+        ("model: {name: 12:30:45}", "model.name", "12:30:45"),
+        ("model: {name: null}", "model.name", None),
+        ("model: {name: }", "model.name", None),
+        ("model: {batch_size: 010}", "model.batch_size", 10),
+        ("merge: {sort_by: on}", "merge.sort_by", "on"),
+        ("merge: {sort_by: ~}", "merge.sort_by", None),
+        ("merge: {sort_by: 2026-11-21}", "merge.sort_by", "2026-11-21"),
+        ("merge: {max_failed: 5%}", "merge.max_failed", "5%"),
+        ("table: {delimiter: ';'}", "table.delimiter", ";"),
+        ('table: {delimiter: "\\t"}', "table.delimiter", "\t"),
+    ],
+)
+def test_yamls_traps(tmp_path: Path, text: str, name: str, value: object) -> None:
+    found: object = read_job(written(tmp_path, text))[0]
+    for step in name.split("."):
+        found = getattr(found, step)
+    assert found == value
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("- a\n- b\n", "mapping"),
+        ("just text", "mapping"),
+        ("model: [1]", "model"),
+        ("model: {batch_size: many}", "model.batch_size"),
+        ("model: {batch_size: 0}", "model.batch_size"),
+        ("model: {batch_size: 1e3}", "model.batch_size"),
+        ("model: {delay: nan}", "model.delay"),
+        ("model: {delay: inf}", "model.delay"),
+        ("model: {delay: -1}", "model.delay"),
+        ("model: {retries: 21}", "model.retries"),
+        ("project: {name: ../x}", "project.name"),
+        ('project: {name: "a\\n"}', "project.name"),
+        ("output: {naming_pattern: '../{label}'}", "output.naming_pattern"),
+        ("output: {naming_pattern: '{nope}'}", "output.naming_pattern"),
+        ("merge: {condition: sometimes}", "merge.condition"),
+        ("merge: {max_failed: -1}", "merge.max_failed"),
+        ("merge: {max_failed: 5 %}", "merge.max_failed"),
+        ("table: {delimiter: ab}", "table.delimiter"),
+        ("table: {delimiter: '\"'}", "table.delimiter"),
+        ('table: {delimiter: "\\n"}', "table.delimiter"),
+        ('table: {delimiter: "\\0"}', "table.delimiter"),
+        ("a: [b", "not YAML"),
+        ("a: !!python/object/apply:os.system [id]\nb: c: d", "not YAML"),
+        ("? [a]\n: b", "not YAML"),
+        ("[" * 5000, "not YAML"),
+        ("a: &a [*a]", "not YAML"),
+        ('a: "\\ud800"', "not YAML"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"a: \x00", "not YAML"),
+        ("a: " + "x" * 100_001, "bytes"),
+    ],
+)
+def test_what_is_refused_is_refused_in_one_line(tmp_path: Path, text: str | bytes, what: str) -> None:
+    with pytest.raises(JobRefused) as refused:
+        read_job(written(tmp_path, text))
+    assert what in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_a_kilobyte_that_unfolds_to_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(JobRefused, match="not YAML"):
+        read_job(written(tmp_path, "\n".join(lines)))
+    with pytest.raises(JobRefused, match="not YAML"):
+        read_job(written(tmp_path, f"a: &a {'x' * 50_000}\nb: [{', '.join(['*a'] * 1000)}]"))
+
+
+def test_a_tag_builds_no_object(tmp_path: Path) -> None:
+    _, fields = read_job(written(tmp_path, "x: !!python/object/apply:os.getcwd []\n"))
+    assert fields == {"x": []}
+
+
+def test_a_job_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobRefused, match=r"no job file none\.yaml"):
+        read_job(tmp_path / "none.yaml")
+    with pytest.raises(JobRefused, match="cannot be read"):
+        read_job(tmp_path)
+
+
+@given(st.text(max_size=3))
+def test_a_delimiter_that_a_job_may_have_a_table_takes(text: str) -> None:
+    try:
+        job = parse_job({"table": {"delimiter": text}})
+    except JobRefused:
+        return
+    TableFormat(delimiter=job.table.delimiter)
+
+
+scalars = st.one_of(st.none(), st.text(max_size=5), st.integers(), st.floats(), st.booleans())
+trees = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner)
+)
+sections = st.sampled_from(["project", "model", "output", "merge", "prompts", "table", "other"])
+
+
+@given(st.one_of(trees, st.dictionaries(sections, trees, max_size=4)))
+def test_whatever_the_fields_a_job_or_a_refusal(fields: object) -> None:
+    with contextlib.suppress(JobRefused):
+        assert isinstance(parse_job(fields), Job)
+
+
+@pytest.mark.parametrize(
+    ("limit", "rows", "failed", "allowed"),
+    [
+        (None, 10, 10, True),
+        ("0", 10, 0, True),
+        ("0", 10, 1, False),
+        ("3", 10, 3, True),
+        ("3", 10, 4, False),
+        ("10%", 10, 1, True),
+        ("10%", 10, 2, False),
+        ("0.5%", 1000, 5, True),
+        ("0.5%", 1000, 6, False),
+        ("5%", 0, 0, True),
+    ],
+)
+def test_how_many_failures_a_merge_allows(limit: str | None, rows: int, failed: int, allowed: bool) -> None:
+    assert Merge(max_failed=limit).allows(rows, failed) is allowed
