@@ -11,7 +11,6 @@ feeds on behind it. What a stale ingestor still sends is a batch of the same nam
 epoch, and changes nothing.
 """
 
-import json
 import queue
 import time
 import uuid
@@ -32,7 +31,6 @@ from prism.messages import (
     MergeState,
     MessageReason,
     Progress,
-    RunFile,
     RunRecord,
     RunState,
     Topics,
@@ -40,20 +38,20 @@ from prism.messages import (
 from prism.messages.run import CURSOR_SUFFIX
 from prism.runs import credit
 from prism.runs.job import parse_job
-from prism.runs.naming import results_partition
 from prism.service import fault
 from prism.service.lifecycle import StopSignal
 from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
 from prism_ingestor import metrics
+from prism_ingestor.acceptance import Acceptance, model_ids
 from prism_ingestor.broker_probe import BrokerProbe
 from prism_ingestor.checking import Checked, Checker, table_format
 from prism_ingestor.commands import ControlTopic, Waiting
 from prism_ingestor.feeding import FileFeed, RunFeed
 from prism_ingestor.fleet_view import FleetView
-from prism_ingestor.intake import IntakeReader, Submission
+from prism_ingestor.intake import IntakeReader
 from prism_ingestor.intake_topic import IntakeTopic, MessageFetcher
-from prism_ingestor.ledger import Ledger, now_text
+from prism_ingestor.ledger import Ledger
 from prism_ingestor.load import PartitionLoad
 from prism_ingestor.settings import IngestorSettings
 from prism_ingestor.sources import SourceChanged, Sources
@@ -101,7 +99,9 @@ class Ingestor:
         self._view = FleetView(kafka, self._topics, clock, self._on_progress, self._on_run, self._on_stale)
         self._control = ControlTopic(kafka, settings.group, self._topics.control, clock, self._bury_command)
         self._intake = IntakeTopic(kafka, settings.group, self._topics.intake)
-        self._reader = IntakeReader(settings.jobs_dir, self._model_ids, settings.chunk_timeout_s, clock)
+        self._reader = IntakeReader(
+            settings.jobs_dir, lambda: model_ids(settings.jobs_dir), settings.chunk_timeout_s, clock
+        )
         self._workplace = Workplace(settings.data_dir / "ingestor", self._owner.replace(":", "-"))
         self._sources = Sources(
             self._workplace.spool,
@@ -112,7 +112,15 @@ class Ingestor:
         self._checker = Checker(self._sources, settings.jobs_dir, self._workplace.scratch)
         self._probe = BrokerProbe(kafka, self._topics, settings.worker_group, clock)
         self._load = PartitionLoad(1)
-        self._results_partitions = 1
+        self._acceptance = Acceptance(
+            self._intake,
+            self._reader,
+            self._ledger,
+            self._checker,
+            self._sources,
+            self._view.runs.runs,
+            self._bury,
+        )
         self._feeds: dict[str, RunFeed] = {}
         self._turns: list[str] = []
         self._active = False
@@ -140,10 +148,10 @@ class Ingestor:
         self._view.reader.poll(BUSY_WAIT_S if self._busy else IDLE_WAIT_S)
         self._change_role()
         if self._active:
-            self._accept()
+            accepted = self._acceptance.turn()
             self._start_checked()
             self._obey()
-            self._busy = self._feed()
+            self._busy = self._feed() or accepted
             self._once_a_second()
         self._producer.poll(0)
         self._producer_errors.check()
@@ -175,9 +183,10 @@ class Ingestor:
         table = self._view.runs
         unended = [one for one in table.runs.values() if not one.state.ended]
         batches = partition_count(self._admin, self._topics.batches)
-        self._results_partitions = partition_count(self._admin, self._topics.results)
-        if not batches or not self._results_partitions:
+        results = partition_count(self._admin, self._topics.results)
+        if not batches or not results:
             raise BrokerAway(f"{self._topics.batches} or {self._topics.results} is not there")
+        self._acceptance.results_partitions = results
         self._ledger.take_over(table.highest_epoch + 1, unended, table.cursors)
         for key in table.stale:
             self._rewrite(key)
@@ -233,83 +242,7 @@ class Ingestor:
         self._view.reader.close()
         self._workplace.remove()
 
-    # Acceptance
-
-    def _model_ids(self) -> dict[str, str]:
-        path = self._settings.jobs_dir / "models.json"
-        try:
-            models = json.loads(path.read_text(encoding="utf-8-sig"))["available_models"]
-            return {str(one["name"]): str(one["id"]) for one in models}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("models_file_not_read", path=str(path), error=error)
-            return {}
-
-    def _accept(self) -> None:
-        record = self._intake.poll()
-        if record is not None:
-            self._busy = True
-            fault.point("ingestor.after_intake_read")
-            submission = self._reader.read(record)
-            if submission is not None:
-                self._accept_submission(submission, record)
-        for submission in self._reader.given_up():
-            self._accept_submission(submission, None)
-
-    def _accept_submission(self, submission: Submission, record: Record | None) -> None:
-        places = _places(submission, record)
-
-        def durable() -> None:
-            fault.point("ingestor.after_run_written")
-            self._intake.finish(*places)
-
-        known = self._view.runs.runs.get(submission.run_id) or self._ledger.runs.get(submission.run_id)
-        if known is not None:
-            self._accept_again(submission, known, record)
-            self._intake.finish(*places)
-            return
-        run = _new_run(submission, self._results_partitions)
-        if submission.refusal is not None:
-            run = run.model_copy(
-                update={
-                    "state": RunState.REFUSED,
-                    "reason": submission.refusal.reason,
-                    "detail": submission.refusal.detail,
-                }
-            )
-        written = self._ledger.write(run, durable)
-        if not written.state.ended:
-            self._checker.submit(written)
-
-    def _accept_again(self, submission: Submission, known: RunRecord, record: Record | None) -> None:
-        """The run id is there already: the same record read again, the same file again, or another file."""
-        if any(file.source == submission.source for file in known.files):
-            return
-        if record is not None and self._same_bytes(submission, known, record):
-            log.info("same_run_again", run_id=known.run_id)
-            return
-        log.warning("run_id_taken", run_id=known.run_id)
-        if record is not None:
-            detail = f"the run id {known.run_id} belongs to another file: send this one under another id"
-            self._bury(record, MessageReason.RUN_ID_TAKEN, detail)
-
-    def _same_bytes(self, submission: Submission, known: RunRecord, record: Record) -> bool:
-        file = RunFile(label=submission.label, source=submission.source)
-        twin = f"{submission.run_id}.again"
-        try:
-            sha256 = self._sources.bring(twin, file).sha256
-            for mine in known.files:
-                other = (
-                    mine.sha256 or self._sources.bring(twin, mine.model_copy(update={"columns": []})).sha256
-                )
-                if other == sha256:
-                    return True
-        except Exception as error:  # whatever is wrong with the second file, it is not the first one
-            log.warning("second_file_not_read", run_id=known.run_id, error=error, offset=record.offset)
-        finally:
-            self._sources.forget(twin)
-        return False
+    # From acceptance to feeding
 
     def _start_checked(self) -> None:
         while True:
@@ -609,31 +542,3 @@ class Ingestor:
         log.warning("dead_letter", topic=record.topic, offset=record.offset, reason=reason, detail=detail)
         send_dead_letter(self._producer, self._topics.dead_letter, record, reason, detail)
         self._producer.flush(5.0)
-
-
-def _places(submission: Submission, record: Record | None) -> tuple[int, list[int]]:
-    if submission.source.kind == "message":
-        return submission.source.partition, [*submission.source.offsets, *submission.spare]
-    assert record is not None  # a reference is one record, and that record is here
-    return record.partition, [record.offset]
-
-
-def _new_run(submission: Submission, partitions: int) -> RunRecord:
-    return RunRecord(
-        run_id=submission.run_id,
-        epoch=0,
-        state=RunState.ACCEPTED,
-        job_name=submission.job_name,
-        job=submission.job_fields,
-        files=[
-            RunFile(
-                label=submission.label,
-                filename=submission.filename,
-                source=submission.source,
-                sha256=submission.sha256,
-            )
-        ],
-        results_partition=results_partition(submission.run_id, partitions),
-        priority=submission.priority,
-        created_at=now_text(),
-    )
