@@ -12,6 +12,7 @@ from tests.harness.fleet import Fleet, Plan
 from tests.harness.keeper import FleetKeeper
 from tests.harness.process import KILLED, ServiceProcess
 from tests.harness.rows import write_csv
+from tests.harness.watch import Seen
 
 ROWS = 300
 HIT_S = 30.0
@@ -60,7 +61,6 @@ def test_survives_a_kill_at(point: str, keeper: FleetKeeper, tell: Tell) -> None
         in_flight = flight.note_death(victim.name) if victim.name.startswith("worker") else 0
         victim.start()
         account = case.finish(flight=flight)
-        restore(fleet)
         tell(kills=1, in_flight=in_flight, extra_rows=account.extra_rows, seconds=case.seconds)
 
 
@@ -73,17 +73,23 @@ def provoke(fleet: Fleet, victim: ServiceProcess, case: Case, spec: str) -> None
     victim.start({"PRISM_CRASH_AT": spec})
     if spec != "ingestor.after_takeover":
         victim.await_ready()
+        if spec == "worker.on_revoke":
+            hold_everything(fleet, victim)
         case.drop()
     if spec == "worker.on_revoke":
         case.await_merged(1)
-        newcomer = fleet.add_worker(f"worker-{case.run_id}")
-        newcomer.start()
+        fleet["worker-2"].start()
     death = victim.await_death(HIT_S, since=before + 1)
     assert death.status == KILLED, f"{victim.name} ended with {death.status}: {victim.last_words()}"
 
 
-def restore(fleet: Fleet) -> None:
-    """Take away what a test has added."""
-    for one in fleet.of("worker"):
-        if one.name not in ("worker-1", "worker-2") and one.alive:
-            one.stop()
+def hold_everything(fleet: Fleet, victim: ServiceProcess) -> None:
+    """Let the victim hold every partition: whoever joins then takes some away from it."""
+    fleet["worker-2"].stop()
+    count = fleet.plan.partitions
+
+    def holds_all(seen: Seen) -> bool:
+        beat = seen.workers.get(victim.name)
+        return beat is not None and len(beat.partitions) == count
+
+    fleet.watch.wait(holds_all, HIT_S, f"{victim.name} holds all {count} partitions")

@@ -69,12 +69,15 @@ class Flight:
         self.batches_in_flight += count
         return count
 
-    def note_outage(self) -> int:
-        """Note everything that is not committed, just before the broker goes; return how many batches."""
+    def note_outage(self, tries: int = 1) -> int:
+        """Note everything that is not committed, just before somebody goes; return how many batches.
+
+        `tries`: how often a row of them may be asked about in vain before it is answered.
+        """
         self._fleet.watch.catch_up()
         batches = list(self._uncommitted(set()))
         for rows in batches:
-            self._allowed.update(rows)
+            self._allowed.update(dict.fromkeys(rows, tries))
         self.batches_in_flight += len(batches)
         return len(batches)
 
