@@ -240,7 +240,9 @@ class Membership:
             note = CommitNote.decode(one.metadata, one.offset)
             same = note.topic == topic_id and low <= one.offset <= high
             start = one.offset if same else low
-            taken = (note if same else CommitNote()).taken_over(topic_id, self._session, start, self._span)
+            # What the last owner had in hand lay below where the topic ends now.
+            span = min(self._span, high - start)
+            taken = (note if same else CommitNote()).taken_over(topic_id, self._session, start, span)
             held = self.holdings.take(one.partition, start, taken)
             starts.append(TopicPartition(self._topic, one.partition, start))
             if held.careful:

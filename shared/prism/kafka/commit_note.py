@@ -84,12 +84,13 @@ class CommitNote:
     def taken_over(self, topic: str, owner: str, committed: int, span: int) -> "CommitNote":
         """Return the note of a new owner.
 
-        `span` is how many offsets the last owner may have had in flight: so far one is careful.
+        `span` is how many offsets the last owner may have had in flight: so far one is careful. With none
+        there was nothing here that could have killed it: that is no loss.
         A note about another topic of the same name says nothing.
         """
         if self.topic != topic:
             return CommitNote(topic=topic, owner=owner)
-        if self.owner in ("", owner):
+        if self.owner in ("", owner) or span <= 0:
             return replace(self, owner=owner)
         losses = self.losses + 1
         suspect = replace(self.suspect, deaths=self.suspect.deaths + 1) if self.suspect else None

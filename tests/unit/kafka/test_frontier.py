@@ -205,6 +205,11 @@ def test_a_damaged_note_is_an_empty_one(text: str) -> None:
     assert CommitNote.decode(text, 5) == CommitNote()
 
 
+def test_a_dead_owner_with_nothing_in_hand_is_no_loss() -> None:
+    note = CommitNote("t", owner="dead", losses=1).taken_over("t", "me", 10, 0)
+    assert note == CommitNote("t", owner="me", losses=1)
+
+
 def test_an_owner_that_left_properly_is_no_loss() -> None:
     note = CommitNote("t", owner="", losses=1).taken_over("t", "me", 10, 40)
     assert (note.owner, note.losses, note.careful_until) == ("me", 1, 0)
