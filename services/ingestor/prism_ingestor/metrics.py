@@ -1,8 +1,10 @@
 """The ingestor's metrics, each declared once."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
 
-REGISTRY = CollectorRegistry()
+from prism.service.metrics import new_registry
+
+REGISTRY = new_registry()
 
 ACTIVE = Gauge("prism_ingestor_active", "1 on the ingestor that feeds, 0 on a stand-by.", registry=REGISTRY)
 RUNS = Counter("prism_ingestor_runs", "Runs by the state that they reached.", ["state"], registry=REGISTRY)

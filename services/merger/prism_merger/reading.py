@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 _OPTIONS: dict[str, object] = {
     "enable.partition.eof": True,
-    # Bounds the memory of a backlog; results are up to 4 MiB each.
+    # Bounds the memory of a backlog; results are up to 16 MiB each.
     "queued.max.messages.kbytes": 8192,
     "fetch.max.bytes": 8 << 20,
     # When the queue is full: look again soon, not after the default second.

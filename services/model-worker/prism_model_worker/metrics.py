@@ -1,8 +1,10 @@
 """The worker's metrics, each declared once."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-REGISTRY = CollectorRegistry()
+from prism.service.metrics import new_registry
+
+REGISTRY = new_registry()
 
 # Where the time goes: compare with the model server's own figures.
 CALL_SECONDS = Histogram(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prism.runs.naming import NAMING_FIELDS, PatternRefused, check_pattern
+from prism.runs.naming import PatternRefused, check_pattern
 
 # As YAML 1.2 writes "no value".
 _NOTHING = ("", "~", "null", "Null", "NULL")
@@ -176,8 +176,3 @@ def _count_nodes(value: Any, nodes: int, depth: int) -> int:
         for item in value:
             nodes = _count_nodes(item, nodes, depth + 1)
     return nodes
-
-
-def naming_fields() -> tuple[str, ...]:
-    """Return the placeholders that `naming_pattern` may use."""
-    return NAMING_FIELDS
