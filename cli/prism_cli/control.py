@@ -13,16 +13,14 @@ from prism.kafka.errors import BrokerAway
 from prism.kafka.records import event_headers
 from prism.messages import Command, CommandName, RunState
 from prism_cli import connection as connections
+from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
 from prism_cli.console import say, write_json
 from prism_cli.exits import BAD_INPUT, DONE, FAILED, CommandFailed
-from prism_cli.status import known_run
 
 _SEND_S = 10.0
 _EFFECT_S = 10.0
-# A file that was just sent is not yet a run.
-_KNOWN_S = 3.0
 
 
 def run(options: Namespace) -> int:
@@ -32,14 +30,13 @@ def run(options: Namespace) -> int:
     board = Board(connection)
     try:
         board.catch_up()
-        _wait(board, lambda: board.run(options.run_id) is not None, _KNOWN_S)
-        view = known_run(board, options.run_id)
+        view = known_run(board, connection, options.run_id)
         if obeyed(wanted, view.state):
             return _report(view, wanted, "already", options.json)
         _refuse_ended(wanted, view)
         send(connection, options.run_id, wanted)
         done = _wait(board, lambda: _shows(board, options.run_id, wanted), _EFFECT_S)
-        view = known_run(board, options.run_id)
+        view = board.run(options.run_id) or view
         return _report(view, wanted, "done" if done else "asked", options.json)
     finally:
         board.close()

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from prism.messages import RunState
 from prism_cli import connection as connections
+from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView, WorkerView
 from prism_cli.console import count, duration, output, printable, say, table, write_json
-from prism_cli.exits import BAD_INPUT, DONE, CommandFailed
+from prism_cli.exits import DONE
 from prism_cli.outputs import local_path
 
 _STYLES = {
@@ -30,22 +31,12 @@ def run(options: Namespace) -> int:
     try:
         board.catch_up()
         if options.run_id:
-            _show_run(known_run(board, options.run_id), connection.data_dir, options.json)
+            _show_run(known_run(board, connection, options.run_id), connection.data_dir, options.json)
         else:
             _show_all(board, connection.data_dir, options.json)
     finally:
         board.close()
     return DONE
-
-
-def known_run(board: Board, run_id: str) -> RunView:
-    """Return a run; raise CommandFailed (3) if there is none of that id."""
-    view = board.run(run_id)
-    if view is None:
-        raise CommandFailed(
-            BAD_INPUT, f"no run {printable(run_id, 130)} here", next="list them: prism status"
-        )
-    return view
 
 
 def state_text(view: RunView) -> Text:

@@ -14,11 +14,12 @@ from rich.text import Text
 
 from prism.messages import RunState
 from prism_cli import connection as connections
+from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView, WorkerView
 from prism_cli.console import count, duration, interactive, messages, printable, say, write_json, write_line
 from prism_cli.exits import BAD_INPUT, DONE, FAILED, FAILED_ROWS, CommandFailed
 from prism_cli.outputs import local_path
-from prism_cli.status import explanation, known_run, rows_text, state_text
+from prism_cli.status import explanation, rows_text, state_text
 
 _FRAME_S = 0.25
 _LINE_S = 5.0
@@ -42,7 +43,8 @@ def run(options: Namespace) -> int:
     board = Board(connection)
     try:
         board.catch_up()
-        run_id = known_run(board, options.run_id).run_id if options.run_id else _newest_unended(board)
+        wanted = options.run_id
+        run_id = known_run(board, connection, wanted).run_id if wanted else _newest_unended(board)
         return finish(attend(board, run_id), connection.data_dir, options.json)
     finally:
         board.close()

@@ -14,6 +14,7 @@ from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.errors import BrokerAway, raise_if_fatal
 from prism.kafka.frontier import OffsetFrontier
 from prism.kafka.records import Record
+from prism.messages import intake
 from prism.service import fault
 from prism.service.logs import get_logger
 
@@ -36,7 +37,7 @@ class IntakeTopic:
         self._consumer: Consumer = kafka.reader(
             self.errors,
             **{
-                "group.id": f"{group}-intake",
+                "group.id": intake.reading_group(group),
                 "queued.max.messages.kbytes": _PREFETCH_KIB,
                 "queued.min.messages": 1,
                 # One record fills the queue: look again soon, not after the default second.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from prism.messages import intake
 from prism.service.settings import ServiceSettings, port_field
 
 GIB = 1024**3
@@ -23,7 +24,7 @@ class IngestorSettings(ServiceSettings):
         json_schema_extra={"allowed": "letters, digits, `.`, `_`, `-`"},
     )
     group: str = Field(
-        default="prism-ingestor",
+        default=intake.INGESTOR_GROUP,
         min_length=1,
         validation_alias="PRISM_INGESTOR_GROUP",
         description="Kafka group of the ingestors; the owner of its one partition of control is active.",

@@ -16,10 +16,17 @@ HEADER_PRIORITY = "priority"
 HEADER_PART = "part"
 HEADER_PARTS = "parts"
 
+INGESTOR_GROUP = "prism-ingestor"
+
 REFERENCE_TYPE = "application/json"
 DEFAULT_JOB = "default"
 DEFAULT_PRIORITY = 5
 MAX_PRIORITY = 9
+
+
+def reading_group(ingestors: str) -> str:
+    """Return the Kafka group under which a group of ingestors commits how far it has taken intake up."""
+    return f"{ingestors}-intake"
 
 
 class Reference(Message):
