@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.bare import bare_loop
 from benchmarks.rig import Rig, ServerSpec, WorkerSpec, rig, write_rows
@@ -89,33 +89,57 @@ def slow_worker(rows: int = 40_000) -> list[Figure]:
 
 
 def memory(small: int = 100_000, large: int = 1_000_000) -> list[Figure]:
-    """Resident memory of each service, highest seen, at two sizes."""
-    peaks = {rows: _peak(rows) for rows in (small, large)}
+    """Highest resident memory of each service, and the broker's highest disk use by topic, at two sizes.
+
+    `prism.intake` holds the CSV itself where it is sent as a message, and 0 where it is a reference.
+    """
+    less, more = _peaks(small), _peaks(large)
     figures = []
-    for name in sorted(peaks[small]):
-        low, high = peaks[small][name], peaks[large][name]
+    for name in sorted(less.memory):
+        low, high = less.memory[name], more.memory[name]
         figures.append(Figure("memory", f"{name} at {small} rows", low, "MiB", "≤ 200", low <= 200))
         figures.append(Figure("memory", f"{name} at {large} rows", high, "MiB", "≤ 200", high <= 200))
         figures.append(
             Figure("memory", f"{name}, larger ÷ smaller", high / low, "", "≤ 1.1", high <= 1.1 * low)
         )
+    for rows, peaks in ((small, less), (large, more)):
+        figures.append(Figure("memory", f"the CSV of {rows} rows", peaks.csv, "MiB"))
+        figures += [
+            Figure("memory", f"disk of {topic} at {rows} rows", mib, "MiB")
+            for topic, mib in sorted(peaks.disk.items())
+        ]
     return figures
 
 
-def _peak(rows: int) -> dict[str, float]:
-    peak: dict[str, float] = {}
+@dataclass(slots=True)
+class _Peaks:
+    """Highest MiB seen: of memory by service, of the broker's disk by topic; and the CSV's own."""
+
+    csv: float
+    memory: dict[str, float] = field(default_factory=dict)
+    disk: dict[str, float] = field(default_factory=dict)
+
+
+def _peaks(rows: int) -> _Peaks:
     with rig([ServerSpec()], [WorkerSpec(), WorkerSpec()]) as fleet:
-        fleet.drop(write_rows(fleet.folder / "rows.csv", rows), "run")
+        path = write_rows(fleet.folder / "rows.csv", rows)
+        peaks = _Peaks(path.stat().st_size / 2**20)
+        fleet.drop(path, "run")
         deadline = time.monotonic() + 1800
         while "run" not in fleet.runs or not fleet.runs["run"].state.ended:
             until = time.monotonic() + 0.5
             while time.monotonic() < until:
                 fleet.table.poll(0.1)
-            for name, mib in fleet.rss_mib().items():
-                peak[name] = max(peak.get(name, 0.0), mib)
+            _raise_to(peaks.memory, fleet.rss_mib())
+            _raise_to(peaks.disk, fleet.disk_mib())
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{rows} rows took more than 1800 s")
-    return peak
+    return peaks
+
+
+def _raise_to(peaks: dict[str, float], now: dict[str, float]) -> None:
+    for name, mib in now.items():
+        peaks[name] = max(peaks.get(name, 0.0), mib)
 
 
 def recovery(kills: int = 3) -> list[Figure]:

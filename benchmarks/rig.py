@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from prism.kafka.table import TableReader
 from prism.messages import Progress, RunRecord, Topics
 from prism_embedded import child
 from prism_embedded.broker import EmbeddedBroker
+from prism_embedded.broker_files import BrokerFiles
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "feedback"
@@ -123,6 +124,8 @@ class Rig:
         shutil.copy(EXAMPLE / "feedback_prompt.json", self._jobs)
         (self._jobs / "default.yaml").write_text(
             "project: {name: bench}\nmodel: {batch_size: 10}\nprompts: {config_file: feedback_prompt.json}\n"
+            # The example's texts repeat, and the bare loop beside it asks every row.
+            "dedupe: false\n"
         )
 
     def _start_server(self, number: int, spec: ServerSpec) -> str:
@@ -235,6 +238,12 @@ class Rig:
             if not name.startswith("model-server")
         }
 
+    def disk_mib(self) -> dict[str, float]:
+        """Bytes of the segment files of the topics that carry rows now, those on their way out included."""
+        folder = BrokerFiles(self.folder / "broker").kafka
+        topics = (self.topics.intake, self.topics.batches, self.topics.results)
+        return {topic: _segment_bytes(folder, topic) / 2**20 for topic in topics}
+
     def stop(self) -> None:
         """End everything that was started."""
         if hasattr(self, "table"):
@@ -273,6 +282,15 @@ def write_rows(path: Path, count: int) -> Path:
         writer.writerow(["RowID", "Title", "Message", "Sentiment"])
         writer.writerows([number, *texts[number % len(texts)]] for number in range(1, count + 1))
     return path
+
+
+def _segment_bytes(folder: Path, topic: str) -> int:
+    total = 0
+    # A segment that is being deleted is called `.log.deleted` until its file is gone.
+    for segment in folder.glob(f"{topic}-*/*.log*"):
+        with suppress(FileNotFoundError):
+            total += segment.stat().st_size
+    return total
 
 
 def _await_line(log: Path, prefix: str) -> str:

@@ -23,9 +23,10 @@ class Case:
     failures: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def drop(self) -> "Case":
-        """Set the model server's counts to zero and put the table into the intake topic."""
-        self.fleet.model_server.control(reset=True)
+    def drop(self, reset: bool = True) -> "Case":
+        """Set the model server's counts to zero, if no other case is on, and drop the table."""
+        if reset:
+            self.fleet.model_server.control(reset=True)
         self.began = time.monotonic()
         self.fleet.drop(self.table.path, self.run_id, LABEL)
         return self

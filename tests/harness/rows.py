@@ -93,6 +93,8 @@ def write_job(jobs_dir: Path, batch_size: int = 5, interval: int = 50, name: str
         f"model: {{batch_size: {batch_size}, retries: 3, delay: 0.1}}",
         f"prompts: {{config_file: {name}_prompt.json}}",
         f"output: {{checkpoints: {{interval: {interval}}}}}",
+        # Some rows say the same, and the checker counts how often each was asked.
+        "dedupe: false",
     )
     (jobs_dir / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     prompt = {

@@ -26,10 +26,11 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One record of `prism.outputs`."""
+    """One record of `prism.outputs`; `source` says who published: `/prism-merger-0`."""
 
     ce_id: str
     event: OutputPublished
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class Watch:
     def _output(self, record: Record) -> None:
         if record.value is not None:
             event = OutputPublished.parse(record.value)
-            self.seen.outputs[event.run_id].append(Announcement(record.headers.get("ce_id", ""), event))
+            ce_id, source = (record.headers.get(name, "") for name in ("ce_id", "ce_source"))
+            self.seen.outputs[event.run_id].append(Announcement(ce_id, event, source))
 
     def _worker(self, record: Record) -> None:
         if record.value is not None:

@@ -203,7 +203,9 @@ class Stage:
         command = ["kcat", "-P", "-b", self.bootstrap, "-t", topic, "-D", "\x04", *options]
         subprocess.run(command, input=value, check=True, timeout=DEADLINE_S)
 
-    def put_run(self, state: RunState = RunState.RUNNING, run_id: str = "r", **job: Any) -> RunRecord:
+    def put_run(
+        self, state: RunState = RunState.RUNNING, run_id: str = "r", dedupe: bool = False, **model: Any
+    ) -> RunRecord:
         file = RunFile(
             label="l",
             source=MessageSource(partition=0, offsets=[0]),
@@ -215,7 +217,8 @@ class Stage:
             run_id=run_id,
             epoch=1,
             state=state,
-            job={"model": job},
+            # The texts of these tests are all alike, and each is to be asked.
+            job={"model": model, "dedupe": str(dedupe)},
             prompt=PROMPT,
             files=[file],
             results_partition=1,

@@ -11,10 +11,10 @@ from confluent_kafka import TopicPartition
 
 from prism.kafka.admin import topic_ends
 from prism.kafka.clients import ErrorWatch
-from prism.messages import FileReason, MergeState, RunState
+from prism.messages import FileReason, MergeState, Progress, RunState
 from prism.runs.credit import MIN_WINDOW
 from tests.integration.desk import Desk, csv_of, expected_rows, reference, rows_of
-from tests.integration.stage import PARTITIONS, await_value
+from tests.integration.stage import PARTITIONS, Stage, await_value
 
 # Acceptance
 
@@ -221,6 +221,33 @@ def test_a_command_comes_before_its_run(desk: Desk) -> None:
     _command(desk, run_id, "cancel")
     desk.drop(csv_of(4), run_id=run_id)
     desk.stage.await_state(run_id, RunState.CANCELLED)
+
+
+def test_runs_are_cancelled_while_they_are_checked(stage: Stage) -> None:
+    """Each takes pass 1 a quarter of a minute: the last file is fed in time only if all are broken off."""
+    desk = Desk(stage)
+    stage.service("prism_merger", "merger").await_ready()  # a new one leaves alone what has ended
+    hours = gzip.compress(b"Message\n" + b"x\n" * 7_000_000)
+    runs = [desk.drop(hours, content_encoding="gzip") for _ in range(4)]
+    spool = stage.folder / "data" / "ingestor"
+    await_value(lambda: any(spool.glob(f"*/spool/{runs[0]}")), "pass 1 of the first")
+    for run_id in runs:
+        _command(desk, run_id, "pause")
+        _command(desk, run_id, "cancel")
+    desk.fed(desk.drop(csv_of(2)), 1)
+    for run_id in runs:
+        assert stage.await_state(run_id, RunState.CANCELLED).reason == "cancelled"
+        assert {one.state for one in stage.states(run_id)} == {RunState.ACCEPTED, RunState.CANCELLED}
+        assert not any(spool.glob(f"*/spool/{run_id}"))
+    # Nothing was fed, so the merger waits for nothing.
+    await_value(lambda: _withheld(stage) >= set(runs), "the merger to give up every run")
+    manifest = json.loads((stage.folder / "data" / "logs" / runs[0] / "run_manifest.json").read_text())
+    assert (manifest["status"], manifest["rows"]) == ("cancelled", {"in": 0, "ok": 0, "failed": 0})
+
+
+def _withheld(stage: Stage) -> set[str]:
+    told = [Progress.parse(one.value) for one in stage.seen(stage.topics.progress)]
+    return {one.run_id for one in told if one.state is MergeState.WITHHELD}
 
 
 def test_a_command_that_is_none_is_buried(desk: Desk) -> None:

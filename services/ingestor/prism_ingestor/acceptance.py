@@ -5,9 +5,11 @@ death, and makes the same run id, hence the same run.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.records import Record
 from prism.messages import MessageReason, RunFile, RunRecord, RunState
 from prism.runs.naming import results_partition
@@ -21,8 +23,6 @@ from prism_ingestor.sources import Sources
 
 log = get_logger(__name__)
 
-Bury = Callable[[Record, MessageReason, str], None]
-
 
 class Acceptance:
     """Reads intake, writes runs, and hands them to pass 1."""
@@ -35,7 +35,7 @@ class Acceptance:
         checker: Checker,
         sources: Sources,
         known_runs: Mapping[str, RunRecord],
-        bury: Bury,
+        dead_letters: DeadLetters,
     ) -> None:
         self.results_partitions = 1
         self._intake = intake
@@ -44,11 +44,11 @@ class Acceptance:
         self._checker = checker
         self._sources = sources
         self._known_runs = known_runs
-        self._bury = bury
+        self._dead_letters = dead_letters
 
     def turn(self) -> bool:
         """Accept what the next record completes; return whether there was one."""
-        record = self._intake.poll()
+        record = None if self._dead_letters.crowded else self._intake.poll()
         if record is not None:
             fault.point("ingestor.after_intake_read")
             submission = self._reader.read(record)
@@ -65,10 +65,10 @@ class Acceptance:
             fault.point("ingestor.after_run_written")
             self._intake.finish(*places)
 
-        known = self._known_runs.get(submission.run_id) or self._ledger.runs.get(submission.run_id)
+        # The ledger first: what it has just ended may not have come round.
+        known = self._ledger.known(submission.run_id) or self._known_runs.get(submission.run_id)
         if known is not None:
             self._accept_again(submission, known, record)
-            self._intake.finish(*places)
             return
         run = _new_run(submission, self.results_partitions)
         if submission.refusal is not None:
@@ -85,15 +85,19 @@ class Acceptance:
 
     def _accept_again(self, submission: Submission, known: RunRecord, record: Record | None) -> None:
         """The run id is there already: the same record read again, the same file again, or another file."""
+        finish = partial(self._intake.finish, *_places(submission, record))
         if any(file.source == submission.source for file in known.files):
-            return
-        if record is not None and self._same_bytes(submission, known, record):
+            finish()
+        elif record is not None and self._same_bytes(submission, known, record):
             log.info("same_run_again", run_id=known.run_id)
-            return
-        log.warning("run_id_taken", run_id=known.run_id)
-        if record is not None:
+            finish()
+        else:
+            log.warning("run_id_taken", run_id=known.run_id)
+            if record is None:  # chunks that were given up
+                finish()
+                return
             detail = f"the run id {known.run_id} belongs to another file: send this one under another id"
-            self._bury(record, MessageReason.RUN_ID_TAKEN, detail)
+            self._dead_letters.send(record, MessageReason.RUN_ID_TAKEN, detail, finish)
 
     def _same_bytes(self, submission: Submission, known: RunRecord, record: Record) -> bool:
         file = RunFile(label=submission.label, source=submission.source)

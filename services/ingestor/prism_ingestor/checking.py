@@ -22,7 +22,7 @@ from prism.runs.job import Job, JobRefused, parse_job
 from prism.service import fault
 from prism.service.logs import get_logger
 from prism.tables import Header, Row, TableFormat, TableRefused, check_rows, open_source, read_header
-from prism_ingestor.sources import PlainFile, SourceChanged, Sources
+from prism_ingestor.sources import Between, PlainFile, SourceChanged, Sources
 
 log = get_logger(__name__)
 
@@ -73,8 +73,28 @@ def read_prompt(jobs_dir: Path, job: Job) -> dict[str, Any]:
         raise TableRefused(FileReason.BAD_PROMPT, f"{job.prompts.config_file}: {error}") from None
 
 
+class _Dropped(Exception):
+    """Nobody asks any more what a check would find."""
+
+
+@dataclass(slots=True)
+class _Task:
+    """One run to be checked; dropped from another thread than the one that works on it."""
+
+    record: RunRecord
+    dropped: bool = False
+
+    def assert_wanted(self) -> None:
+        if self.dropped:
+            raise _Dropped
+
+
 class Checker:
-    """The thread that checks sources, one after the other; `done` holds what came out."""
+    """The thread that checks sources, one after the other; `done` holds what came out.
+
+    A run that is dropped comes out no more: what is begun of it ends at the next block of bytes or the next
+    batch of rows, and what was spooled of it is removed.
+    """
 
     def __init__(self, sources: Sources, jobs_dir: Path, scratch: Path) -> None:
         self.done: queue.SimpleQueue[Checked] = queue.SimpleQueue()
@@ -83,8 +103,11 @@ class Checker:
         self._scratch = scratch
         # Why a run's source could not be read yet, by run id.
         self.postponed: dict[str, str] = {}
-        self._wanted: queue.SimpleQueue[RunRecord | None] = queue.SimpleQueue()
-        self._later: list[tuple[float, RunRecord]] = []
+        self._wanted: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._later: list[tuple[float, _Task]] = []
+        # What was asked for and has not come out, by run id: guarded by the lock, as `postponed` is.
+        self._tasks: dict[str, _Task] = {}
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checker", daemon=True)
 
@@ -95,29 +118,67 @@ class Checker:
 
     def submit(self, record: RunRecord) -> None:
         """Ask for a run's source to be checked, or (for a run that is fed) brought to disk again."""
-        self._wanted.put(record)
+        task = _Task(record)
+        with self._lock:
+            self._forget(record.run_id)
+            self._tasks[record.run_id] = task
+        self._wanted.put(task)
+
+    def drop(self, run_id: str) -> None:
+        """Want to know nothing more of a run. What has come out already is still in `done`."""
+        with self._lock:
+            self._forget(run_id)
+
+    def drop_all(self) -> None:
+        """Want to know nothing more of any run, what has come out included."""
+        with self._lock:
+            for run_id in list(self._tasks):
+                self._forget(run_id)
+            while not self.done.empty():
+                self.done.get_nowait()
+
+    def _forget(self, run_id: str) -> None:
+        task = self._tasks.pop(run_id, None)
+        if task is not None:
+            task.dropped = True
+        self.postponed.pop(run_id, None)
 
     def close(self) -> None:
-        """Stop after what is being checked."""
+        """Stop, and break off what is being checked."""
         self._stopped.set()
+        self.drop_all()
         self._wanted.put(None)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            record = self._next()
-            if record is None or self._stopped.is_set():
+            task = self._next()
+            if task is None or self._stopped.is_set():
                 continue
             try:
-                for file in record.files:
-                    self.done.put(self._check(record, file))
-                self.postponed.pop(record.run_id, None)
+                self._finish(task, [self._check(task, file) for file in task.record.files])
+            except _Dropped:
+                self._sources.forget(task.record.run_id)
             except (OSError, BrokerAway) as error:
-                # Neither says anything about the file: a full disk and an absent broker come back.
-                log.warning("check_postponed", run_id=record.run_id, error=error)
-                self.postponed[record.run_id] = f"the source cannot be read now: {error}"
-                self._later.append((time.monotonic() + RETRY_S, record))
+                self._postpone(task, error)
 
-    def _next(self) -> RunRecord | None:
+    def _finish(self, task: _Task, found: list[Checked]) -> None:
+        with self._lock:
+            task.assert_wanted()
+            del self._tasks[task.record.run_id]
+            self.postponed.pop(task.record.run_id, None)
+            for one in found:
+                self.done.put(one)
+
+    def _postpone(self, task: _Task, error: Exception) -> None:
+        """Check again later: a full disk and an absent broker say nothing about the file, and come back."""
+        with self._lock:
+            if not task.dropped:
+                log.warning("check_postponed", run_id=task.record.run_id, error=error)
+                self.postponed[task.record.run_id] = f"the source cannot be read now: {error}"
+        # One that was dropped too: its turn removes what is left of it.
+        self._later.append((time.monotonic() + RETRY_S, task))
+
+    def _next(self) -> _Task | None:
         """Return what is to be checked next: one that waits for its source holds up no other."""
         now = time.monotonic()
         for entry in self._later:
@@ -129,13 +190,15 @@ class Checker:
         except queue.Empty:
             return None
 
-    def _check(self, record: RunRecord, file: RunFile) -> Checked:
+    def _check(self, task: _Task, file: RunFile) -> Checked:
+        record = task.record
         try:
+            task.assert_wanted()
             job = parse_job(record.job, record.job_name)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
-            plain = self._sources.bring(record.run_id, file)
+            plain = self._sources.bring(record.run_id, file, task.assert_wanted)
             if not file.columns:
-                file = self._counted(file, plain, job)
+                file = self._counted(file, plain, job, task.assert_wanted)
             fault.point("ingestor.after_check")
             return Checked(record.run_id, file, prompt, plain)
         except JobRefused as error:
@@ -150,13 +213,14 @@ class Checker:
                 record.run_id, file, record.prompt, None, error.reason, str(error), error.line, error.column
             )
 
-    def _counted(self, file: RunFile, plain: PlainFile, job: Job) -> RunFile:
+    def _counted(self, file: RunFile, plain: PlainFile, job: Job, between: Between) -> RunFile:
         fmt = table_format(job)
         header = read_header(plain.path, fmt)
         _assert_header_travels(header)
         start = CutPosition()
         self._scratch.mkdir(parents=True, exist_ok=True)
         for cut in cut_rows(check_rows(plain.path, header, fmt, self._scratch), job.model.batch_size, start):
+            between()
             _assert_row_travels(cut.rows[0])
             start = cut.end
         plain.assert_unchanged()

@@ -6,15 +6,17 @@ that a takeover in the meantime does not lose it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from prism.kafka.admin import patiently
 from prism.kafka.clients import ErrorWatch, KafkaSettings
+from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.errors import raise_if_fatal
 from prism.kafka.frontier import OffsetFrontier
 from prism.kafka.records import Record
-from prism.messages import BadMessage, Command, CommandName
+from prism.messages import BadMessage, Command, CommandName, MessageReason
 from prism.service.logs import get_logger
 
 log = get_logger(__name__)
@@ -41,14 +43,14 @@ class ControlTopic:
         group: str,
         topic: str,
         clock: Callable[[], float],
-        bury: Callable[[Record, str], None],
+        dead_letters: DeadLetters,
     ) -> None:
         self.errors = ErrorWatch()
         self.owned = False
         self.waiting: list[Waiting] = []
         self._topic = topic
         self._clock = clock
-        self._bury = bury
+        self._dead_letters = dead_letters
         self._frontier = OffsetFrontier(0)
         self._committed = -1
         self._leaving = False
@@ -74,8 +76,9 @@ class ControlTopic:
         try:
             command = Command.parse(record.value)
         except BadMessage as error:
-            self._bury(record, str(error))
-            self._frontier.finish(record.offset)
+            # Of this frontier: after a new assignment the record is read again.
+            done = partial(self._frontier.finish, record.offset)
+            self._dead_letters.send(record, MessageReason.UNKNOWN_COMMAND, str(error), done)
             return
         self.waiting.append(Waiting(record.key, command.command, record.offset, self._clock()))
 

@@ -68,6 +68,10 @@ class Ledger:
         metrics.RUNS_OPEN.set(len(self.runs))
         return written
 
+    def known(self, run_id: str) -> RunRecord | None:
+        """Return a run as it was last written here; None once a reader of the topic knows as much."""
+        return self.runs.get(run_id) or self._ended.get(run_id)
+
     def change(self, run_id: str, **changes: object) -> RunRecord | None:
         """Write an unended run with some changes, if any of them is one."""
         record = self.runs.get(run_id)
@@ -106,7 +110,7 @@ class Ledger:
         if key.endswith(CURSOR_SUFFIX):
             ours = self._cursors.get(key.removesuffix(CURSOR_SUFFIX))
         else:
-            ours = self.runs.get(key) or self._ended.get(key)
+            ours = self.known(key)
         record = ours or counts
         if record is not None:
             log.warning("stale_record_overwritten", key=key)

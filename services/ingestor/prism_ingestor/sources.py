@@ -7,6 +7,7 @@ its run, it is never read half old, half new.
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,13 +17,17 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from prism.messages import FileReason, MessageSource, RunFile, UriSource
-from prism.tables import TableRefused, file_digest, inflate, open_source
+from prism.tables import TableRefused, inflate, open_source
 
 _RESERVED_FREE_BYTES = 64 * 1024 * 1024
 # What stays as it is until somebody changes the file or its folder.
 _FOR_GOOD = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EINVAL}
 
+_DIGEST_BYTES = 1024 * 1024
+
 ReadMessage = Callable[[int, int], bytes | None]
+# Called between blocks of bytes; what it raises breaks the work off.
+Between = Callable[[], None]
 
 
 class SourceChanged(Exception):
@@ -69,17 +74,14 @@ class Sources:
         self._max_bytes = max_bytes
         self._read_message = read_message
 
-    def bring(self, run_id: str, file: RunFile) -> PlainFile:
+    def bring(self, run_id: str, file: RunFile, between: Between = lambda: None) -> PlainFile:
         """Return the plain file of a source, copied or unpacked as needed.
 
         Raises TableRefused for a source that cannot be used, SourceChanged for one that is not what
-        `file.sha256` says, OSError and BrokerAway for what may work later.
+        `file.sha256` says, OSError and BrokerAway for what may work later, and what `between` raises.
         """
-        found = (
-            self._from_uri(run_id, file)
-            if isinstance(file.source, UriSource)
-            else self._from_topic(run_id, file)
-        )
+        from_where = self._from_uri if isinstance(file.source, UriSource) else self._from_topic
+        found = from_where(run_id, file, between)
         if file.sha256 is not None and found.sha256 != file.sha256:
             if file.columns:
                 raise SourceChanged(
@@ -100,16 +102,17 @@ class Sources:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _from_topic(self, run_id: str, file: RunFile) -> PlainFile:
+    def _from_topic(self, run_id: str, file: RunFile, between: Between) -> PlainFile:
         assert isinstance(file.source, MessageSource)
         raw = self._folder(run_id) / f"{file.label}.raw"
         digest = hashlib.sha256()
         with raw.open("wb") as target:
             for piece in self._pieces(file.source):
+                between()
                 self._assert_space(len(piece))
                 digest.update(piece)
                 target.write(piece)
-        return self._plain(run_id, raw, file, digest.hexdigest())
+        return self._plain(run_id, raw, file, digest.hexdigest(), between)
 
     def _pieces(self, source: MessageSource) -> Iterator[bytes]:
         size = 0
@@ -124,12 +127,12 @@ class Sources:
                 raise TableRefused(FileReason.TOO_LARGE, f"more than {self._max_bytes} bytes; split the file")
             yield piece
 
-    def _plain(self, run_id: str, raw: Path, file: RunFile, sha256: str) -> PlainFile:
+    def _plain(self, run_id: str, raw: Path, file: RunFile, sha256: str, between: Between) -> PlainFile:
         size = raw.stat().st_size
         plain = self._folder(run_id) / f"{file.label}.csv"
         if file.source.encoding == "gzip":
             with raw.open("rb") as packed:
-                self._inflate(packed, plain)
+                self._inflate(_Watched(packed, between), plain)
             raw.unlink()
         else:
             raw.replace(plain)
@@ -141,7 +144,7 @@ class Sources:
         inflate(packed, target, max_bytes=min(self._max_bytes, self._free_bytes()))
         target.replace(plain)
 
-    def _from_uri(self, run_id: str, file: RunFile) -> PlainFile:
+    def _from_uri(self, run_id: str, file: RunFile, between: Between) -> PlainFile:
         assert isinstance(file.source, UriSource)
         path = self._allowed_path(file.source.uri)
         with _open(path) as opened:
@@ -151,14 +154,15 @@ class Sources:
                 FileReason.TOO_LARGE, f"{size} bytes, more than {self._max_bytes}; split the file"
             )
         stamp = _stamp(path)
-        sha256 = file_digest(path)
+        with open_source(path) as opened:
+            sha256 = _digest(_Watched(opened, between))
         if file.source.encoding != "gzip":
             found = PlainFile(path, sha256, size, stamp)
             found.assert_unchanged()
             return found
         plain = self._folder(run_id) / f"{file.label}.csv"
         with open_source(path) as packed:
-            self._inflate(packed, plain)
+            self._inflate(_Watched(packed, between), plain)
         PlainFile(path, sha256, size, stamp).assert_unchanged()
         return PlainFile(plain, sha256, size)
 
@@ -197,6 +201,25 @@ class Sources:
             raise TableRefused(
                 FileReason.NO_SPACE, "no disk space left for the file; free some and send it again"
             )
+
+
+class _Watched(io.FileIO):
+    """A file whose reader can be stopped between two blocks."""
+
+    def __init__(self, opened: BinaryIO, between: Between) -> None:
+        super().__init__(opened.fileno(), closefd=False)
+        self._between = between
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._between()
+        return super().read(size)
+
+
+def _digest(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(_DIGEST_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _open(path: Path) -> BinaryIO:

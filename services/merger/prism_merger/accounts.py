@@ -82,7 +82,10 @@ class RunAccount:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0
+    load_seconds: float = 0.0
+    reused_rows: int = 0
     models: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
     # The lowest offset of a result of this run in the results topic as it is now.
     first_offset: int | None = None
     first_result_at: str = ""
@@ -117,14 +120,20 @@ class RunAccount:
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
         self.model_seconds += usage.model_seconds
-        if result.model and result.model not in self.models:
-            self.models = sorted([*self.models, result.model])
+        self.load_seconds += usage.load_seconds
+        self.reused_rows += usage.reused_rows
+        self.models = _with(self.models, result.model)
+        self.digests = _with(self.digests, result.model_digest)
 
     def count_missing(self, file: FileAccount, rows: int, reason: str) -> None:
         """Count the rows as failed that will never come back."""
         file.missing = rows - file.ok - file.failed
         if file.missing:
             self.failed_by_reason[reason] += file.missing
+
+
+def _with(names: list[str], name: str) -> list[str]:
+    return names if not name or name in names else sorted([*names, name])
 
 
 def run_to_json(run: RunAccount) -> str:

@@ -38,6 +38,7 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         "job": record.job_name,
         "model_name": job.model.name or (run.models[0] if run.models else ""),
         "models": run.models,
+        "model_digests": run.digests,
         "created_at": record.created_at,
         "started_at": run.first_result_at,
         "finished_at": finished,
@@ -55,7 +56,9 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         "calls": run.calls,
         "extra_calls": run.extra_calls,
         "tokens": {"prompt": run.prompt_tokens, "completion": run.completion_tokens},
+        "reused_rows": run.reused_rows,
         "model_seconds": round(run.model_seconds, 3),
+        "load_seconds": round(run.load_seconds, 3),
         "timings": {
             "accepted_at": record.created_at,
             "first_result_at": run.first_result_at,
@@ -202,7 +205,8 @@ def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:
     run.failed_by_reason.update(found["failed_by_reason"])
     run.calls, run.extra_calls = found["calls"], found["extra_calls"]
     run.prompt_tokens, run.completion_tokens = found["tokens"]["prompt"], found["tokens"]["completion"]
-    run.model_seconds = found["model_seconds"]
+    run.model_seconds, run.load_seconds = found["model_seconds"], found.get("load_seconds", 0.0)
+    run.reused_rows, run.digests = found.get("reused_rows", 0), found.get("model_digests", [])
     timings = found["timings"]
     run.first_result_at, run.merged_at = timings["first_result_at"], timings["merged_at"]
     run.published_at = timings["published_at"]

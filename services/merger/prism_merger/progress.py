@@ -90,6 +90,8 @@ class ProgressMaker:
             prompt_tokens=run.prompt_tokens,
             completion_tokens=run.completion_tokens,
             model_seconds=round(run.model_seconds, 3),
+            reused_rows=run.reused_rows,
+            model_digests=run.digests,
             rows_per_s=round(rate, 2),
             mean_rows_per_s=round(self._mean(run, rows), 2),
             eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),

@@ -108,6 +108,7 @@ class Answerer:
         task.prompt_tokens += reply.prompt_tokens
         task.completion_tokens += reply.completion_tokens
         task.model_seconds += reply.seconds
+        task.load_seconds += reply.load_seconds
         task.model_digest = self._watch.digest(context.model)
         return reply
 

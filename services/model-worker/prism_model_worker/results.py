@@ -30,6 +30,8 @@ def result_of(task: BatchTask, worker_id: str) -> Result:
             prompt_tokens=task.prompt_tokens,
             completion_tokens=task.completion_tokens,
             model_seconds=round(task.model_seconds, 6),
+            load_seconds=round(task.load_seconds, 6),
+            reused_rows=task.reused,
         ),
         worker_id=worker_id,
         finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),

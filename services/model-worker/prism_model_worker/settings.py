@@ -6,6 +6,7 @@ import socket
 from pydantic import Field, SecretStr
 
 from prism.service.settings import ServiceSettings, port_field
+from prism_model_worker.sharing import MOST_ROWS
 
 
 def _default_worker_id() -> str:
@@ -81,4 +82,13 @@ class WorkerSettings(ServiceSettings):
         validation_alias="PRISM_REVOKE_DRAIN_SECONDS",
         description="Seconds for running calls when partitions move; longer ones finish late, harmlessly.",
         json_schema_extra={"allowed": "0 to 60"},
+    )
+    shared_rows: int = Field(
+        default=MOST_ROWS,
+        ge=0,
+        le=10_000_000,
+        validation_alias="PRISM_SHARED_ROWS",
+        description="Answers that are remembered, so that rows that say the same are asked once. 0: none. "
+        "20,000 take some 10 MB.",
+        json_schema_extra={"allowed": "0 to 10000000"},
     )

@@ -47,9 +47,15 @@ class BatchTask:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0
+    load_seconds: float = 0.0
     model_digest: str = ""
     repaired: bool = False
     cancelled: bool = False
+    # What `sharing` knows of the rows: their contents, which are asked for here, and which elsewhere.
+    keys: dict[int, bytes] = field(default_factory=dict)
+    claimed: set[int] = field(default_factory=set)
+    waiting: set[int] = field(default_factory=set)
+    reused: int = 0
 
     @classmethod
     def of(cls, batch: Batch, context: RunContext, partition: int, offset: int, epoch: int) -> "BatchTask":
@@ -77,13 +83,15 @@ class BatchTask:
         return [index for index in range(len(self.batch.rows)) if index not in self.outcomes]
 
     def only(self, index: int) -> None:
-        """Narrow what is asked next to one row."""
+        """Narrow what is asked next to one row, whoever else asks for it."""
         self.pending = deque([Group((index,))])
+        self.waiting.clear()
 
     def cancel(self) -> None:
         """End every open row as cancelled, without a call."""
         self.cancelled = True
         self.pending.clear()
+        self.waiting.clear()
         for index in self.open_rows():
             self.outcomes[index] = Problem(RowReason.CANCELLED, "the run was cancelled")
 

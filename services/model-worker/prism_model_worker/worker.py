@@ -16,13 +16,14 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from confluent_kafka import KafkaError, Message, Producer
 
 from prism.annotation import PromptRefused
 from prism.kafka.admin import patiently, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
-from prism.kafka.dead_letters import send_dead_letter
+from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.errors import BrokerAway, BrokerFatal
 from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
@@ -44,6 +45,7 @@ from prism_model_worker.membership import Hooks, Membership
 from prism_model_worker.results import encode
 from prism_model_worker.server_watch import ServerWatch
 from prism_model_worker.settings import WorkerSettings
+from prism_model_worker.sharing import SharedAnswers
 from prism_model_worker.status import Status
 from prism_model_worker.tasks import BatchTask, TaskQueue
 
@@ -86,11 +88,15 @@ class Worker:
         self._admin = kafka.admin()
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors, **{"linger.ms": RESULT_LINGER_MS})
+        self._dead_letters = DeadLetters(
+            self._producer, self._topics.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
+        )
         self._watch = ServerWatch(server, clock, self._on_server_back, settings.health_timeout_s)
         self._tasks = TaskQueue(clock, self._watch.may_call)
         answerer = Answerer(server, self._watch, Deadlines(settings.request_timeout_s), clock)
         self._limit = settings.concurrent_requests
         self._callers = Callers(self._limit, self._tasks, answerer)
+        self._sharing = SharedAnswers(settings.shared_rows)
         self._backlog: deque[BatchTask] = deque()
         self._open: dict[tuple[int, int, int], BatchTask] = {}
         self._careful: CarefulWork | None = None
@@ -165,7 +171,7 @@ class Worker:
             return 0
         if not self._membership.subscribed:
             return 0
-        if self._watch.closed_reason() is not None:
+        if self._watch.closed_reason() is not None or self._dead_letters.crowded:
             return 0
         active = len(self._tasks.working()) + self._tasks.ready() + len(self._backlog)
         most = self._limit + SPARE
@@ -196,13 +202,8 @@ class Worker:
             self._backlog.append(task)
 
     def _bury(self, record: Record, epoch: int, reason: MessageReason, detail: str) -> None:
-        metrics.DEAD_LETTERS.inc()
-        log.warning(
-            "dead_letter", reason=reason, detail=detail, partition=record.partition, offset=record.offset
-        )
-        send_dead_letter(self._producer, self._topics.dead_letter, record, reason, detail)
-        self._producer.flush()
-        self._membership.holdings.finish(record.partition, epoch, record.offset)
+        done = partial(self._membership.holdings.finish, record.partition, epoch, record.offset)
+        self._dead_letters.send(record, reason, detail, done)
 
     def _context(self, run_id: str) -> RunContext | None:
         """Return what is known of a run, reading `prism.runs` to its end once if it is new.
@@ -257,7 +258,7 @@ class Worker:
             self._name_and_ask(self._careful)
         if self._careful is None and not any(self._is_careful(task) for task in self._backlog):
             while self._backlog:
-                self._tasks.put(self._backlog.popleft())
+                self._route(self._backlog.popleft())
             return
         if self._careful is None:
             self._backlog.extend(self._tasks.recall())
@@ -265,6 +266,26 @@ class Worker:
             suspects = [task for task in self._backlog if self._is_careful(task)]
             if suspects and not self._tasks.working():
                 self._begin_careful(min(suspects, key=lambda task: (task.partition, task.offset)))
+
+    def _route(self, task: BatchTask) -> None:
+        """Put a task where its rows are answered: before a caller, beside another that asks the same."""
+        self._sharing.admit(task)
+        if task.pending:
+            self._tasks.put(task)
+        elif task.waiting:
+            self._sharing.park(task)
+        else:
+            self._produce(task)
+
+    def _finished(self, task: BatchTask) -> None:
+        """Take a task back from the callers."""
+        self._backlog.extend(self._sharing.settle(task))
+        if self._careful is not None and self._careful.task is task:
+            self._go_on_carefully()
+        elif task.waiting:
+            self._backlog.append(task)
+        else:
+            self._produce(task)
 
     def _begin_careful(self, task: BatchTask) -> None:
         """Begin once everything before is acknowledged: the next owner must not find it undone again."""
@@ -274,6 +295,7 @@ class Worker:
         held = self._membership.holdings.get(task.partition, task.epoch)
         if held is None:
             return
+        self._backlog.extend(self._sharing.abandon(task))
         self._careful = CarefulWork.begin(task, held)
         log.warning("working_alone", batch_id=task.batch.id, row_by_row=self._careful.known is not None)
         self._go_on_carefully()
@@ -311,10 +333,7 @@ class Worker:
                 self._callers.finished.get(timeout=wait_s) if wait_s else self._callers.finished.get_nowait()
             )
             while True:
-                if self._careful is not None and self._careful.task is task:
-                    self._go_on_carefully()
-                else:
-                    self._produce(task)
+                self._finished(task)
                 task = self._callers.finished.get_nowait()
         except queue.Empty:
             return
@@ -372,7 +391,7 @@ class Worker:
         self._collect(0.0)
         # Not a flush: heartbeats may wait for a broker that is away.
         deadline = max(deadline, self._clock() + 0.5)
-        while self._on_their_way and self._clock() < deadline:
+        while (self._on_their_way or self._dead_letters.waiting) and self._clock() < deadline:
             self._producer.poll(0.05)
 
     def _lost(self, partitions: list[int]) -> None:
@@ -383,11 +402,13 @@ class Worker:
         if self._careful is not None and self._careful.task.partition in partitions:
             self._careful = None
         begun = {id(task) for task in self._tasks.working()}
-        self._open = {
-            place: task
-            for place, task in self._open.items()
-            if task.partition not in partitions or id(task) in begun
-        }
+        gone = [
+            task for task in self._open.values() if task.partition in partitions and id(task) not in begun
+        ]
+        for task in gone:
+            del self._open[_place(task)]
+        woken = [one for task in gone for one in self._sharing.abandon(task)]
+        self._backlog.extend(one for one in woken if _place(one) in self._open)
 
     def _mind_the_server(self) -> None:
         reason = self._watch.closed_reason()

@@ -1,29 +1,18 @@
 """One object of a reply becomes one row's answer, or the reason why it cannot.
 
-The order is: find the value of each column, gate on the first, match the rest to their labels.
-Rules between columns come after the labels (`_code`).
+The order is: find the value of each column, gate on the first, match the rest to their labels, apply the
+prompt file's conditions. What is wrong with a value counts only where no condition replaces it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prism.annotation.column import (
-    MAX_VALUE_CHARACTERS,
-    NOT_APPLICABLE,
-    Column,
-    clean_value,
-    fold,
-    fold_key,
-    quote,
-    shorten,
-    unambiguous,
-)
+from prism.annotation.column import MAX_VALUE_CHARACTERS, Column, clean_value, fold, is_blank, quote, shorten
+from prism.annotation.condition import Condition
+from prism.annotation.fields import Fields, is_missing
 from prism.annotation.prompt_file import PromptFile
 from prism.messages.reasons import RowReason
-
-_NOT_APPLICABLE_FORMS = frozenset({"not_applicable", "not-applicable", "notapplicable", "n/a", "na"})
-_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,90 +31,102 @@ class Problem:
     detail: str
 
 
-class _Refused(Exception):
-    def __init__(self, reason: RowReason, detail: str) -> None:
-        super().__init__(detail)
-        self.problem = Problem(reason, detail)
+@dataclass(slots=True)
+class _Cell:
+    """One column of one row: what the model said ("" for nothing), and what is made of it.
+
+    `ruled`: a condition or a closed row put the value; only a condition's `set` replaces it.
+    """
+
+    value: str
+    said: str = ""
+    ruled: bool = False
+    warning: str = ""
+    problem: Problem | None = None
+
+
+_Cells = dict[str, _Cell]
 
 
 def read_answer(item: Mapping[str, Any], prompt_file: PromptFile) -> Answer | Problem:
     """Return what one object of a reply says about its row."""
-    try:
-        return _code(item, prompt_file)
-    except _Refused as refused:
-        return refused.problem
-
-
-def find_value(item: Mapping[str, Any], name: str, taken: frozenset[str]) -> Any:
-    """Return the value under `name`, else under the one key that differs only in case and underscores.
-
-    `taken` are the names that have an exact claim to a key. `is_missing` tells whether there is none.
-    """
-    value = item.get(name, _MISSING)
-    if value is not _MISSING:
-        return value
-    form = fold_key(name)
-    if sum(fold_key(other) == form for other in taken) > 1:
-        return _MISSING
-    key = unambiguous([key for key in item if key not in taken], fold_key).get(form)
-    return _MISSING if key is None else item[key]
-
-
-def is_missing(value: Any) -> bool:
-    """Whether find_value found nothing."""
-    return value is _MISSING
-
-
-def _code(item: Mapping[str, Any], prompt_file: PromptFile) -> Answer:
+    fields = Fields(item, prompt_file)
     first, *others = prompt_file.columns
-    value = _value(item, first, prompt_file)
-    if _is_not_applicable(value, first):
+    gate = _cell(first, fields.find(first.name))
+    if first.is_not_applicable(gate.value):
         return Answer(dict(prompt_file.defaults), ())
-    warnings: list[str] = []
-    values = {first.name: _label(first, value, warnings)}
-    if values[first.name] == "N" and first.is_closed_by_n:
-        return Answer(values | {column.name: "-" for column in others}, tuple(warnings))
-    for column in others:
-        values[column.name] = _label(column, _value(item, column, prompt_file), warnings)
-    return Answer(values, tuple(warnings))
+    cells = {first.name: gate}
+    if gate.problem is None and prompt_file.closes(gate.value):
+        cells |= {column.name: _Cell("-", ruled=True) for column in others}
+    else:
+        cells |= {column.name: _cell(column, fields.find(column.name)) for column in others}
+    for condition in prompt_file.conditions:
+        reason = _reason(condition, cells, prompt_file)
+        if reason is not None:
+            _apply(condition, cells, prompt_file, reason)
+    return _outcome(cells)
 
 
-def _is_not_applicable(value: str, first: Column) -> bool:
-    """Whether the first column closes the row. A label of its list that looks like N/A is a label."""
-    if first.gate and value == NOT_APPLICABLE:
-        return True
-    if fold(value) not in _NOT_APPLICABLE_FORMS:
-        return False
-    # A strict list without defaults leaves no room for it.
-    return first.find(value) is None and (first.gate or not first.strict or first.labels is None)
+def _outcome(cells: _Cells) -> Answer | Problem:
+    for cell in cells.values():
+        if cell.problem is not None:
+            return cell.problem
+    values = {name: cell.value for name, cell in cells.items()}
+    return Answer(values, tuple(cell.warning for cell in cells.values() if cell.warning))
 
 
-def _value(item: Mapping[str, Any], column: Column, prompt_file: PromptFile) -> str:
-    found = find_value(item, column.name, prompt_file.keys)
+def _cell(column: Column, found: Any) -> _Cell:
     if is_missing(found):
-        raise _Refused(RowReason.SCHEMA_VIOLATION, f"key {quote(column.name)} is missing")
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    if not isinstance(found, str):  # numbers are text already (strict_json)
-        kind = "null" if found is None else "a list" if isinstance(found, list) else "an object"
-        raise _Refused(RowReason.SCHEMA_VIOLATION, f"{quote(column.name)} is {kind}, not text")
-    text = clean_value(str(found))
+        return _violation(column, "is missing")
+    if found is None:
+        return _violation(column, "is null, not text")
+    if isinstance(found, list | dict):
+        kind = "a list" if isinstance(found, list) else "an object"
+        return _violation(column, f"is {kind}, not text", str(found) if found else "")
+    # Numbers are text already (strict_json).
+    text = clean_value(str(found).lower() if isinstance(found, bool) else str(found))
     if len(text) > MAX_VALUE_CHARACTERS:
-        detail = f"{quote(column.name)} is longer than {MAX_VALUE_CHARACTERS} characters"
-        raise _Refused(RowReason.SCHEMA_VIOLATION, detail)
-    return text
+        return _violation(column, f"is longer than {MAX_VALUE_CHARACTERS} characters", text)
+    return _labelled(column, text)
 
 
-def _label(column: Column, value: str, warnings: list[str]) -> str:
-    if column.labels is None:
-        return value
-    label = column.find(value)
+def _labelled(column: Column, text: str) -> _Cell:
+    label = text if column.labels is None else column.find(text)
     if label is not None:
-        return label
-    if not value:
-        raise _Refused(RowReason.SCHEMA_VIOLATION, f"{quote(column.name)} is empty")
-    detail = f"{quote(column.name)} is {quote(shorten(value))}, which is not in its list"
+        return _Cell(label, text)
+    if not text:
+        return _violation(column, "is empty")
+    detail = f"{quote(column.name)} is {quote(shorten(text))}, which is not in its list"
     if column.strict:
-        raise _Refused(RowReason.LABEL_NOT_ALLOWED, detail)
-    warnings.append(detail)
-    return value
+        return _Cell(text, text, problem=Problem(RowReason.LABEL_NOT_ALLOWED, detail))
+    return _Cell(text, text, warning=detail)
+
+
+def _violation(column: Column, what: str, said: str = "") -> _Cell:
+    return _Cell("", said, problem=Problem(RowReason.SCHEMA_VIOLATION, f"{quote(column.name)} {what}"))
+
+
+def _reason(condition: Condition, cells: _Cells, prompt_file: PromptFile) -> str | None:
+    """Return why the condition holds, None if it does not."""
+    for name, wanted in condition.when.items():
+        cell, column = cells[name], prompt_file.column(name)
+        if cell.problem is not None or not any(column.means(cell.value, answer) for answer in wanted):
+            return None
+    return " and ".join(f"{quote(name)} is {quote(shorten(cells[name].value))}" for name in condition.when)
+
+
+def _apply(condition: Condition, cells: _Cells, prompt_file: PromptFile, reason: str) -> None:
+    filled = {name: value for name, value in condition.default.items() if _is_open(cells[name])}
+    for name, value in (condition.set | filled).items():
+        said = cells[name].said
+        value = prompt_file.column(name).find(value) or value
+        warning = ""
+        if said and fold(said) != fold(value):
+            warning = (
+                f"{quote(name)} was {quote(shorten(said))}, set to {quote(shorten(value))} because {reason}"
+            )
+        cells[name] = _Cell(value, said, ruled=True, warning=warning)
+
+
+def _is_open(cell: _Cell) -> bool:
+    return not cell.ruled and is_blank(cell.said)

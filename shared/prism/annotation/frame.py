@@ -4,7 +4,7 @@ Row text is data: whatever it says, it cannot open, close or imitate a part of t
 
 - A line break in a row's text becomes a newline and `> `, so no line of the frame begins within a text.
 - The frame's own marks are spelled differently inside a text: `═` as `=`, `[MENTION` as `(MENTION`,
-  `**RETURN` as `* *RETURN`, `RowID:` as `RowID :`.
+  `[photo attached]` as `(photo attached]`, `**RETURN` as `* *RETURN`, `RowID:` as `RowID :`.
 - So are the control tokens of chat templates (`<|im_end|>`, `</s>`, `[INST]`), which a server would
   take for its own, and Ollama's `[img-7]`, which makes it refuse the whole call.
 - Control characters and lone surrogates become U+FFFD.
@@ -16,10 +16,13 @@ import re
 
 RULER = "═" * 16
 CONTINUATION = "\n> "
+PHOTO = "[photo attached]"
 
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
-_OPENING = re.compile(r"\[(?=\s{0,8}(?i:MENTION|INPUT\s{1,8}SENTIMENT|img-\d)|/?[A-Z_]{3,40}\])")
+_OPENING = re.compile(
+    r"\[(?=\s{0,8}(?i:MENTION|INPUT\s{1,8}SENTIMENT|PHOTO\s{1,8}ATTACHED|img-\d)|/?[A-Z_]{3,40}\])"
+)
 _TAG = re.compile(r"<(?=[|\uff5c]|/?[A-Za-z_]{1,40}>)")
 _RETURN = re.compile(r"\*\*(?=\s{0,8}RETURN)", re.IGNORECASE)
 _ROW_ID = re.compile(r"(RowID)(?=\s{0,8}:)", re.IGNORECASE)
@@ -40,7 +43,7 @@ def quote_line(text: str) -> str:
     return quote_text(text).replace(CONTINUATION, " ")
 
 
-def mention(identity: str, sentiment: str | None, title: str | None, message: str) -> str:
+def mention(identity: str, sentiment: str | None, title: str | None, message: str, image: bool) -> str:
     """Return the fields of one row: the whole of it in the single form, one section in the batch form."""
     lines = [f"RowID: {identity}"]
     if sentiment and (shown := quote_line(sentiment)):
@@ -49,6 +52,8 @@ def mention(identity: str, sentiment: str | None, title: str | None, message: st
     if title and (shown := quote_text(title)):
         lines.append(f"Title: {shown}")
     lines.append(f"Content: {quote_text(message)}")
+    if image:
+        lines.append(PHOTO)
     return "\n".join(lines)
 
 

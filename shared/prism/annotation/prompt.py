@@ -22,22 +22,27 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """What of a row goes into a prompt."""
+    """What of a row goes into a prompt. `image`: a photo goes with it; the message may then be empty."""
 
     row_id: str
     title: str | None
     message: str
     sentiment: str | None
+    image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One model call. `identities` name the rows, in their order; each is unique in the call."""
+    """One model call. `identities` name the rows, in their order; each is unique in the call.
+
+    `images` are base64 texts that belong to the user message; the caller, who can read them, fills them in.
+    """
 
     system: str
     user: str
     schema: dict[str, Any]
     identities: tuple[str, ...]
+    images: tuple[str, ...] = ()
 
     @property
     def messages(self) -> list[Message]:
@@ -46,13 +51,22 @@ class Prompt:
 
 
 def build_prompt(prompt_file: PromptFile, rows: Sequence[PromptRow]) -> Prompt:
-    """Return the call that asks about `rows`: the single form for one, the batch form for more."""
+    """Return the call that asks about `rows`: the single form for one, the batch form for more.
+
+    Raises ValueError without rows, and for a photo among several: nothing says whose it would be.
+    """
     if not rows:
         raise ValueError("a prompt needs at least one row")
+    if len(rows) > 1 and any(row.image for row in rows):
+        raise ValueError("a row with a photo needs a prompt of its own")
     identities = identify([row.row_id for row in rows])
     texts = [
         frame.mention(
-            identity, row.sentiment if prompt_file.codes_sentiment else None, row.title, row.message
+            identity,
+            row.sentiment if prompt_file.codes_sentiment else None,
+            row.title,
+            row.message,
+            row.image,
         )
         for identity, row in zip(identities, rows, strict=True)
     ]

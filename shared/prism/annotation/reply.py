@@ -8,8 +8,9 @@ row labels nothing. What was cut off is not searched for complete parts.
 import re
 from typing import Any
 
-from prism.annotation.answer import Answer, Problem, find_value, is_missing, read_answer
+from prism.annotation.answer import Answer, Problem, read_answer
 from prism.annotation.column import fold_key, quote, shorten
+from prism.annotation.fields import Fields, is_missing
 from prism.annotation.prompt import MENTIONS, Prompt
 from prism.annotation.prompt_file import ROW_ID, PromptFile
 from prism.annotation.strict_json import NotStrictJson, NumberText, end_of_value, load_strictly
@@ -17,6 +18,7 @@ from prism.messages.reasons import RowReason
 
 # A bracket that can open JSON of use here; "[1]" and "{topic}" in prose cannot.
 _OPENING = re.compile(r'\{\s*"|\[\s*[\[{]')
+_BRACKET = re.compile(r"[\[\]{}]")
 _HTML = re.compile(r"<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 _INTEGRAL = re.compile(r"(-?\d+)\.0+")
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"))
@@ -56,7 +58,7 @@ def _match(items: list[Item], prompt: Prompt, prompt_file: PromptFile) -> dict[s
     alone = len(prompt.identities) == 1 and len(items) == 1
     found: dict[str, list[Item]] = {}
     for item in items:
-        row_id = find_value(item, ROW_ID, prompt_file.keys)
+        row_id = Fields(item, prompt_file).find(ROW_ID)
         identity = _identity(row_id, prompt.identities)
         if alone and is_missing(row_id):  # there is no other row that it could be about
             identity = prompt.identities[0]
@@ -100,8 +102,7 @@ def _objects(value: Any, prompt_file: PromptFile) -> list[Item] | None:
 
 
 def _is_answer(value: Item, prompt_file: PromptFile) -> bool:
-    keys = prompt_file.keys
-    return not keys.isdisjoint(value) or not set(map(fold_key, keys)).isdisjoint(map(fold_key, value))
+    return not prompt_file.all_forms.isdisjoint(map(fold_key, value))
 
 
 def _values(text: str) -> list[Any]:
@@ -126,17 +127,28 @@ def _values(text: str) -> list[Any]:
 
 
 def _embedded(text: str) -> list[Any]:
-    values = []
+    values, prose = [], []
     position = 0
     while opening := _OPENING.search(text, position):
         end = end_of_value(text, opening.start())
         if end is None:
             raise NotStrictJson("JSON that is not closed")
+        prose.append(text[position : opening.start()])
         values.append(load_strictly(text[opening.start() : end]))
         position = end
     if not values:
         load_strictly(text)  # says why not, unless it is a lone number, string or empty list
+    elif _leaves_open("".join((*prose, text[position:]))):
+        raise NotStrictJson("a bracket that is not closed")
     return values
+
+
+def _leaves_open(prose: str) -> bool:
+    """Whether a bracket around or behind the JSON was never closed: something was cut off."""
+    depth = 0
+    for bracket in _BRACKET.findall(prose):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+    return depth > 0
 
 
 def _without_thoughts(text: str) -> str:

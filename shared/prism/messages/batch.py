@@ -56,6 +56,8 @@ class Usage(Part):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0
+    load_seconds: float = Field(0.0, description="of model_seconds: spent on loading the model")
+    reused_rows: int = Field(0, description="rows answered as others that say the same, without a call")
 
 
 class Result(Message):

@@ -59,6 +59,8 @@ class Progress(Message):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0
+    reused_rows: int = Field(0, description="rows answered as others that say the same, without a call")
+    model_digests: list[str] = Field([], description="more than one: the model changed in the middle")
     rows_per_s: float = Field(0.0, description="over the last seconds")
     mean_rows_per_s: float = 0.0
     eta_s: float | None = None

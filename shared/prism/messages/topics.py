@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
+MINUTE_MS = 60 * 1000
 DAY_MS = 24 * 3600 * 1000
 # Kafka counts a record's key, headers and framing too: leave room beside the 16 MiB of value.
 INTAKE_MAX_BYTES = 16 * MIB
@@ -70,13 +71,15 @@ class Topics:
         """Return every topic as it is wanted."""
         big = {"max.message.bytes": str(INTAKE_MAX_BYTES + FRAMING_BYTES)}
         rows = {"max.message.bytes": str(RESULT_MAX_BYTES + FRAMING_BYTES)}
-        # Small segments: compaction and deletion act on closed segments only.
-        small = {"segment.bytes": str(16 * MIB), "segment.ms": str(DAY_MS)}
+        # Small segments: compaction and deletion act on closed segments only. No smaller than a record.
+        small = {"segment.bytes": str(32 * MIB), "segment.ms": str(DAY_MS)}
+        # Of what is merged nothing is needed again: a segment a minute keeps the disk to the window.
+        passing = {"segment.bytes": str(32 * MIB), "segment.ms": str(MINUTE_MS)}
         return [
-            TopicSpec(self.intake, 4, {**_BY_NEED, **big}),
+            TopicSpec(self.intake, 4, {**_BY_NEED, **passing, **big}),
             TopicSpec(self.control, 1, {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)}),
             TopicSpec(self.runs, 1, {**_COMPACT, **small, **rows}),
-            TopicSpec(self.batches, None, {**_BY_NEED, **small, **rows}),
+            TopicSpec(self.batches, None, {**_BY_NEED, **passing, **rows}),
             TopicSpec(self.results, None, {**_BY_NEED, **small, **rows}),
             TopicSpec(self.progress, 1, {**_COMPACT, **small}),
             TopicSpec(

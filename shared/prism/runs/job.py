@@ -4,6 +4,7 @@ Every scalar of the YAML is read as text and given its type by the model here, s
 ideas (`NO` = false, `1.10` = 1.1, `010` = 8) cannot change a value, and no tag can build an object.
 """
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +110,13 @@ class Table(_Section):
     required_columns: list[str] = ["Message"]
 
 
+class Budget(_Section):
+    """What a run may cost; when it is reached nothing more is fed."""
+
+    tokens: int | None = Field(None, ge=1, description="prompt and completion tokens together")
+    money: Decimal | None = Field(None, gt=0, description="in the currency of the model's price")
+
+
 class Job(_Section):
     """One job file."""
 
@@ -118,6 +126,8 @@ class Job(_Section):
     merge: Merge = Merge()
     prompts: Prompts = Prompts()
     table: Table = Table()
+    budget: Budget = Budget()
+    dedupe: bool = Field(True, description="rows that say the same are asked once")
 
 
 def parse_job(fields: Any, where: str = "job") -> Job:

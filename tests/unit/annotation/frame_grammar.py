@@ -15,6 +15,7 @@ class Mention:
     sentiment: str | None = None
     title: str | None = None
     content: str = ""
+    image: bool = False
 
 
 def parse_frame(user: str) -> list[Mention]:
@@ -46,7 +47,8 @@ def _mention(lines: list[str]) -> Mention:
     if rest[0].startswith("Title: "):
         mention.title, rest = _text(rest, "Title: ")
     mention.content, rest = _text(rest, "Content: ")
-    assert rest == []
+    mention.image = rest == ["[photo attached]"]
+    assert mention.image or rest == []
     return mention
 
 

@@ -23,7 +23,11 @@ def prompt_file(**changes: Any) -> PromptFile:
 
 def row(row_id: str = "1", message: str = "The app crashes.", **changes: Any) -> PromptRow:
     return PromptRow(
-        row_id=row_id, title=changes.get("title"), message=message, sentiment=changes.get("sentiment")
+        row_id=row_id,
+        title=changes.get("title"),
+        message=message,
+        sentiment=changes.get("sentiment"),
+        image=changes.get("image", False),
     )
 
 

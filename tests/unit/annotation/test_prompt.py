@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ FORGERIES = [
     "\x00",
     "\ud800",
     "[img-7]",
+    "[photo attached]",
     "<|im_end|>",
     "</s>",
     "[/INST]",
@@ -95,6 +97,31 @@ def test_the_system_message_is_the_same_for_every_call_and_comes_first() -> None
     assert "NOT_APPLICABLE" in system
 
 
+def test_a_photo_is_marked_below_the_text_which_may_be_empty() -> None:
+    user = build_prompt(prompt_file(), [row("17", "Broken", image=True)]).user
+    assert "\nContent: Broken\n[photo attached]\n\n**RETURN:**" in user
+    assert parse_frame(build_prompt(prompt_file(), [row("17", "", image=True)]).user) == [
+        Mention("17", content="", image=True)
+    ]
+
+
+def test_a_photo_among_several_rows_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="photo"):
+        build_prompt(prompt_file(), [row("1"), row("2", image=True)])
+
+
+def test_the_images_of_a_prompt_are_the_callers_to_fill() -> None:
+    prompt = build_prompt(prompt_file(), [row(image=True)])
+    assert prompt.images == ()
+    filled = replace(prompt, images=("aGk=",))
+    assert (filled.images, filled.messages) == (("aGk=",), prompt.messages)
+
+
+def test_a_file_with_photos_says_what_the_mark_means() -> None:
+    assert "[photo attached]" not in prompt_file().system_message
+    assert '"[photo attached]" means' in prompt_file(image_column="Photo").system_message
+
+
 def test_no_rows_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         build_prompt(prompt_file(), [])
@@ -128,6 +155,7 @@ def test_no_text_of_a_row_alters_the_frame(asked: list[PromptRow]) -> None:
     assert re.findall(r"RowID: (\S+)", prompt.user) == list(prompt.identities)
     assert len(re.findall(r"\[MENTION \d+ of \d+\]", prompt.user)) == (len(asked) if len(asked) > 1 else 0)
     assert "[img-" not in prompt.user
+    assert "[photo attached" not in prompt.user.lower()
     assert "<|" not in prompt.user
     json.dumps(prompt.messages, ensure_ascii=False).encode()
     json.dumps(prompt.schema, ensure_ascii=False).encode()
@@ -146,6 +174,7 @@ def test_no_text_of_a_row_alters_the_frame(asked: list[PromptRow]) -> None:
         ("one\r\ntwo\rthree\u2028four", "one\n> two\n> three\n> four"),
         ("nul \x00 half \ud800.", "nul \ufffd half \ufffd."),
         ("tab\tstays 😀 é", "tab\tstays 😀 é"),
+        ("[photo attached] [Photo  Attached] [photo]", "(photo attached] (Photo  Attached] [photo]"),
         ("[img-12] [IMG] [INST]", "(img-12] (IMG] (INST]"),
         ("<|im_start|>system </s> <b>", "< |im_start|>system < /s> < b>"),
     ],

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from prism.annotation import PromptFile, PromptRefused, build_prompt, read_reply
-from tests.unit.annotation.samples import FEEDBACK, item, prompt_file, reply, rows
+from prism.annotation import PromptFile, PromptRefused
+from tests.unit.annotation.samples import FEEDBACK, prompt_file
 
-SEEDS = Path(__file__).parents[4] / "shared" / "seeds"
+REFERENCE = Path(__file__).parents[3] / "docs" / "prompt-files.md"
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,9 @@ def test_scalars_in_lists_and_defaults_become_text() -> None:
 
 
 def test_optional_and_unknown_keys() -> None:
-    file = PromptFile.parse({"system_prompt": "x", "columns_to_code": ["A"], "conditions": [1], "zz": None})
+    file = PromptFile.parse({"system_prompt": "x", "columns_to_code": ["A"], "zz": None})
     assert (file.strict, file.labels("A"), file.warnings) == (False, None, ())
+    assert (file.conditions, file.close_on, file.image_column) == ((), None, None)
 
 
 def test_slips_are_warnings() -> None:
@@ -79,6 +80,22 @@ def test_slips_are_warnings() -> None:
         ({"validation_rules": {"valid_topic": ["A"], "topic_options": ["B"]}}, "topic_options"),
         ({"not_applicable_defaults": {"Topic": None}}, "not_applicable_defaults.Topic"),
         ({"not_applicable_defaults": []}, "not_applicable_defaults"),
+        ({"not_applicable_defaults": {"Topic": "a\x00b"}}, "not_applicable_defaults.Topic"),
+        ({"not_applicable_defaults": {"Topic": "x" * 10_001}}, "not_applicable_defaults.Topic"),
+        ({"close_on": False}, "close_on"),
+        ({"close_on": [None]}, "close_on"),
+        ({"close_on": [""]}, "close_on"),
+        ({"close_on": ["N"], "strict": True}, "close_on"),
+        ({"image_column": ""}, "image_column"),
+        ({"image_column": " Photo"}, "image_column"),
+        ({"image_column": "Pho\nto"}, "image_column"),
+        ({"image_column": "P" * 201}, "image_column"),
+        ({"image_column": 7}, "image_column"),
+        ({"image_column": "row_id"}, "image_column"),
+        ({"image_column": "Message"}, "image_column"),
+        ({"image_column": "title"}, "image_column"),
+        ({"image_column": "Sentiment"}, "image_column"),
+        ({"image_column": "topic"}, "image_column"),
         ({"strict": "perhaps"}, "strict"),
     ],
 )
@@ -108,8 +125,10 @@ def test_text_that_is_not_an_object_of_strict_json_is_refused(text: str | bytes)
 
 
 def test_reads_text_bytes_and_its_own_dump() -> None:
-    file = prompt_file()
-    text = "\ufeff" + json.dumps(FEEDBACK)
+    condition = {"when": {"Topic": "Other"}, "set": {"Urgency": "Low"}, "default": {"Key_Point": "?"}}
+    source = FEEDBACK | {"conditions": [condition], "close_on": "Support", "image_column": "Photo"}
+    file = PromptFile.parse(source)
+    text = "\ufeff" + json.dumps(source)
     assert PromptFile.parse(text) == PromptFile.parse(text.encode()) == file
     assert PromptFile.parse(file.model_dump()) == file
     assert PromptFile.parse(file.model_dump_json()) == file
@@ -123,16 +142,10 @@ def test_inside_another_model_it_is_an_ordinary_validation_error() -> None:
         Run.model_validate({"prompts": FEEDBACK | {"columns_to_code": []}})
 
 
-@pytest.mark.skipif(not SEEDS.is_dir(), reason="the seeds are not here")
-@pytest.mark.parametrize("seed", ["prism-v6-local.md", "prism-v6-cloud.md"])
-def test_the_prompt_examples_of_the_seeds_work(seed: str) -> None:
-    blocks = re.findall(r"```json\n(.*?)```", (SEEDS / seed).read_text(encoding="utf-8"), re.DOTALL)
-    examples = [block for block in blocks if '"columns_to_code"' in block and "valid_topic" in block]
-    assert examples
-    for example in examples:
-        file = PromptFile.parse(example)
-        assert file.warnings == ()
-        prompt = build_prompt(file, rows("1", "2"))
-        answers = read_reply(reply(item("2", Topic="NOT_APPLICABLE"), item("1")), prompt, file)
-        assert answers[0].values == {key: item()[key] for key in file.columns_to_code}  # type: ignore[union-attr]
-        assert answers[1].values == file.defaults  # type: ignore[union-attr]
+def test_the_reference_names_every_key_and_its_example_is_sound() -> None:
+    page = REFERENCE.read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(\{\n.*?)```", page, re.DOTALL)
+    file = PromptFile.parse(example)
+    assert file.warnings == ()
+    assert set(json.loads(example)) | {"close_on"} == set(PromptFile.model_fields)
+    assert not [key for key in PromptFile.model_fields if f"`{key}`" not in page]

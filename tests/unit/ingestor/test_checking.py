@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,32 @@ import pytest
 from prism.kafka.errors import BrokerAway
 from prism.messages import FileReason, MessageSource, RunFile, RunRecord, RunState
 from prism.runs.job import Job, parse_job
-from prism.tables import TableRefused
+from prism.service import fault
+from prism.tables import Row, TableRefused, check_rows
 from prism_ingestor import checking
 from prism_ingestor.checking import Checked, Checker, read_prompt
 from prism_ingestor.sources import PlainFile, SourceChanged
 
 PROMPT = {"system_prompt": "Classify.", "columns_to_code": ["Mood"]}
 CSV = b"RowID,Message\n1,hello\n2,there\n3,you\n"
+
+
+class Gate:
+    """Holds a thread up until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+
+    def pass_through(self) -> None:
+        self.reached.set()
+        assert self._open.wait(10)
+
+    def await_reached(self) -> None:
+        assert self.reached.wait(10)
+
+    def open(self) -> None:
+        self._open.set()
 
 
 class FakeSources:
@@ -28,13 +48,21 @@ class FakeSources:
         self.folder = folder
         self.outcomes: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.forgotten: list[str] = []
 
-    def bring(self, run_id: str, file: RunFile) -> PlainFile:
+    def forget(self, run_id: str) -> None:
+        self.forgotten.append(run_id)
+
+    def bring(self, run_id: str, file: RunFile, between: Callable[[], None]) -> PlainFile:
         del file
         self.asked.append(run_id)
         outcome = self.outcomes.get(run_id, CSV)
         if isinstance(outcome, list):
             outcome = outcome.pop(0) if outcome else CSV
+        if isinstance(outcome, Gate):
+            outcome.pass_through()
+            between()
+            outcome = CSV
         if isinstance(outcome, BaseException):
             raise outcome
         path = self.folder / f"{run_id}.csv"
@@ -160,6 +188,131 @@ def test_a_full_disk_fails_no_run_that_was_accepted(desk: Desk, reason: FileReas
     assert desk.checked(file={"columns": ["Message"]}, prompt=PROMPT).plain is not None
     desk.sources.outcomes["new"] = TableRefused(reason, "no room")
     assert desk.checked("new").reason is reason
+
+
+# Runs that are dropped
+
+
+def next_checked(desk: Desk) -> str:
+    return desk.checker.done.get(timeout=10).run_id
+
+
+def test_a_run_that_waits_for_its_turn_is_dropped(desk: Desk) -> None:
+    gate = desk.sources.outcomes["first"] = Gate()
+    for run_id in ("first", "dropped", "last"):
+        desk.check(run_id)
+    gate.await_reached()
+    desk.checker.drop("dropped")
+    gate.open()
+    assert [next_checked(desk), next_checked(desk)] == ["first", "last"]
+    assert desk.sources.asked == ["first", "last"]
+
+
+def test_a_source_that_is_being_brought_is_dropped_and_cleaned_up(desk: Desk) -> None:
+    gate = desk.sources.outcomes["r"] = Gate()
+    desk.check()
+    gate.await_reached()
+    desk.checker.drop("r")
+    gate.open()
+    await_true(lambda: desk.sources.forgotten == ["r"], "it is cleaned up")
+    assert not (desk.folder / "r.csv").exists()
+    assert desk.checked("other").run_id == "other"
+    assert desk.checker.done.empty()
+
+
+@pytest.mark.promise(9)
+def test_rows_that_are_being_counted_are_dropped_and_leave_no_scratch(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, counted = Gate(), []
+
+    def slowly(*arguments: Any) -> Iterator[Row]:
+        for row in check_rows(*arguments):
+            gate.pass_through()
+            counted.append(row.row_id)
+            yield row
+
+    monkeypatch.setattr(checking, "check_rows", slowly)
+    desk.check(job={"model": {"batch_size": "1"}})
+    gate.await_reached()
+    assert list((desk.folder / "scratch").iterdir())
+    desk.checker.drop("r")
+    gate.open()
+    await_true(lambda: desk.sources.forgotten == ["r"], "it is cleaned up")
+    await_true(lambda: not list((desk.folder / "scratch").iterdir()), "no scratch is left")
+    assert counted == ["1", "2"]  # a batch is complete when the next one begins
+    assert desk.checker.done.empty()
+
+
+def test_a_run_that_is_dropped_in_the_last_moment_does_not_come_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr(fault, "point", lambda _name: gate.pass_through())
+    desk.check()
+    gate.await_reached()
+    desk.checker.drop("r")
+    gate.open()
+    assert desk.checked("other").run_id == "other"
+    assert desk.sources.forgotten == ["r"]
+
+
+def test_a_source_that_cannot_be_read_now_is_dropped_while_it_waits(desk: Desk) -> None:
+    desk.sources.outcomes["r"] = [OSError(errno.ENOSPC, "full")]
+    desk.check()
+    await_true(lambda: "r" in desk.checker.postponed, "it waits")
+    desk.checker.drop("r")
+    assert desk.checker.postponed == {}
+    await_true(lambda: desk.sources.forgotten == ["r"], "it is cleaned up")
+    assert desk.checker.done.empty()
+
+
+def test_a_source_that_breaks_because_it_was_dropped_waits_for_nothing(desk: Desk) -> None:
+    """Whoever drops a run removes its folder, and what is at work there fails."""
+    gate = Gate()
+
+    def vanish(*arguments: Any) -> Iterator[Row]:
+        gate.pass_through()
+        raise FileNotFoundError
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "check_rows", vanish)
+        desk.check()
+        gate.await_reached()
+        desk.checker.drop("r")
+        gate.open()
+        await_true(lambda: desk.sources.forgotten == ["r"], "it is cleaned up")
+    assert desk.checker.postponed == {}
+    assert desk.checker.done.empty()
+
+
+def test_a_run_that_is_asked_for_again_comes_out_once(desk: Desk) -> None:
+    gate = desk.sources.outcomes["r"] = Gate()
+    desk.check()
+    gate.await_reached()
+    desk.sources.outcomes["r"] = CSV
+    desk.check()
+    gate.open()
+    assert next_checked(desk) == "r"
+    assert desk.checked("other").run_id == "other"
+    assert desk.checker.done.empty()
+
+
+def test_a_stand_by_wants_nothing_that_it_had_asked_for(desk: Desk) -> None:
+    desk.check("out")
+    await_true(lambda: not desk.checker.done.empty(), "one is out")
+    gate = desk.sources.outcomes["at work"] = Gate()
+    desk.check("at work")
+    desk.check("waiting")
+    gate.await_reached()
+    desk.checker.drop_all()
+    gate.open()
+    assert desk.checked("new").run_id == "new"
+    assert desk.sources.asked == ["out", "at work", "new"]
+
+
+# Prompts
 
 
 def job(config_file: str) -> Job:

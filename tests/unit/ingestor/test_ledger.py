@@ -1,36 +1,14 @@
 """The ledger: epochs, what comes back, and what is put behind a stale record."""
 
 import json
-from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
 
 from prism.kafka.errors import BrokerFatal
 from prism.messages import Cursor, CutPosition, FileCursor, RunRecord, RunState, Topics
-from prism.runs.table import RunsTable
 from prism_ingestor.ledger import Ledger
-
-
-class FakeProducer:
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-
-    def produce(self, topic: str, **record: Any) -> None:
-        self.sent.append({"topic": topic, **record})
-
-    def flush(self, timeout: float = -1) -> int:
-        del timeout
-        for record in self.sent:
-            if (told := record.pop("on_delivery", None)) is not None:
-                told(None, None)
-        return 0
-
-    def table(self) -> RunsTable:
-        table = RunsTable()
-        for record in self.sent:
-            table.apply(record["key"], record["value"])
-        return table
+from tests.unit.ingestor.world import FakeProducer
 
 
 def run(state: RunState = RunState.RUNNING, epoch: int = 0, owner: str = "") -> RunRecord:
@@ -87,6 +65,14 @@ def test_an_ended_run_is_no_longer_open(producer: FakeProducer, ledger: Ledger) 
     ledger.change("r", state=RunState.CANCELLED)
     assert ledger.runs == {}
     assert producer.table().runs["r"].state is RunState.CANCELLED
+
+
+def test_a_run_is_known_as_it_was_written_until_that_was_read(ledger: Ledger) -> None:
+    """Else a command or a file that comes at once would meet the run as it was."""
+    ended = ledger.write(ledger.write(run()), state=RunState.CANCELLED)
+    assert ledger.known("r") == ended
+    ledger.has_come_round(ended)
+    assert ledger.known("r") is None
 
 
 @pytest.mark.promise(6)

@@ -236,3 +236,35 @@ def test_a_file_that_is_watched(place: Place) -> None:
         found.assert_unchanged()
     assert gone.value.reason is FileReason.SOURCE_GONE
     PlainFile(path, "", 0).assert_unchanged()  # a spooled one is nobody else's
+
+
+class Enough(Exception):
+    """What breaks a work off in these tests."""
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_bringing_is_broken_off_between_two_blocks(
+    place: Place, encoding: str | None, by_reference: bool
+) -> None:
+    # What is random is not packed: many blocks, however they are counted.
+    content = os.urandom(3_000_000)
+    data = gzip.compress(content) if encoding else content
+    if by_reference:
+        (place.allowed / "t.csv").write_bytes(data)
+        file = place.uri((place.allowed / "t.csv").as_uri(), encoding)
+    else:
+        file = place.message(data[:999_999], data[999_999:], encoding=encoding)
+    sources = place.limited(1 << 30)
+    asked: list[int] = []
+    found = sources.bring("r", file, lambda: asked.append(1))
+    assert found.sha256 == sha(data)
+    assert len(asked) >= 2
+
+    def enough() -> None:
+        asked.pop()
+        if not asked:
+            raise Enough
+
+    with pytest.raises(Enough):  # at the last block of all, so at each one before it
+        sources.bring("r", file, enough)

@@ -1,11 +1,13 @@
-"""A broker, workers and a merger in a few lists, around a real RunFeed on a real file."""
+"""A broker, workers and a merger in a few lists, around a real RunFeed on a real file; and a producer."""
 
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prism.messages import Batch, FileCursor, FileProgress, Progress, RunFile, UriSource
 from prism.runs.job import parse_job
+from prism.runs.table import RunsTable
 from prism.runs.tracker import MAX_FEEDINGS, BrokerView
 from prism.tables import TableFormat
 from prism_ingestor.feeding import FileFeed, RunFeed
@@ -14,6 +16,42 @@ from prism_ingestor.sources import PlainFile
 PARTITIONS = 2
 BATCH_SIZE = 2
 LABEL = "l"
+
+
+class FakeProducer:
+    """Keeps what is produced; `flush` acknowledges it, `poll` does not."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def produce(self, topic: str, **record: Any) -> None:
+        self.sent.append({"topic": topic, **record})
+
+    def poll(self, timeout: float) -> int:
+        del timeout
+        return 0
+
+    def flush(self, timeout: float = -1) -> int:
+        del timeout
+        for record in self.sent:
+            if (told := record.pop("on_delivery", None)) is not None:
+                told(None, Acknowledgement())
+        return 0
+
+    def table(self) -> RunsTable:
+        """Return what `prism.runs` says by now."""
+        table = RunsTable()
+        for record in self.sent:
+            if record["topic"].endswith("runs"):
+                table.apply(record["key"], record["value"])
+        return table
+
+
+class Acknowledgement:
+    """What a delivery callback asks of its message."""
+
+    def offset(self) -> int:
+        return 0
 
 
 @dataclass

@@ -1,0 +1,192 @@
+"""Rows that say the same: asked once, answered everywhere, and never waited for in vain."""
+
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism.annotation import Answer, Problem
+from prism.messages import BatchRow, RowReason
+from prism_model_worker.sharing import SharedAnswers
+from prism_model_worker.tasks import BatchTask
+from tests.unit.worker.world import batch, context
+
+GOOD = Answer({"Mood": "good"}, ())
+CONTEXT = context()
+
+
+def task(*texts: str, sequence: int = 0) -> BatchTask:
+    rows = [BatchRow(row_id=f"{sequence}-{n}", cells=[f"id{n}", text]) for n, text in enumerate(texts)]
+    return BatchTask.of(batch(rows, sequence), CONTEXT, 0, sequence, 1)
+
+
+def asked(work: BatchTask) -> list[int]:
+    return [index for group in work.pending for index in group.indices]
+
+
+def answer(work: BatchTask, outcome: Answer | Problem = GOOD) -> None:
+    """Do what a caller does: an outcome for each row that is asked."""
+    for index in asked(work):
+        work.outcomes[index] = outcome
+    work.pending.clear()
+
+
+def test_rows_that_differ_are_all_asked() -> None:
+    shared, work = SharedAnswers(), task("a", "b", "c")
+    shared.admit(work)
+    assert (asked(work), work.waiting, work.reused) == ([0, 1, 2], set(), 0)
+
+
+def test_a_row_that_was_answered_needs_no_call() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", "b", sequence=1)
+    shared.admit(first)
+    answer(first)
+    assert shared.settle(first) == []
+    shared.admit(second)
+    assert (asked(second), second.outcomes, second.reused) == ([1], {0: GOOD}, 1)
+
+
+def test_twins_in_one_batch_are_asked_once() -> None:
+    shared, work = SharedAnswers(), task("a", "a", "a")
+    shared.admit(work)
+    assert (asked(work), work.waiting) == ([0], {1, 2})
+    answer(work)
+    assert shared.settle(work) == []
+    shared.admit(work)
+    assert (work.pending, work.waiting, work.reused) == (deque(), set(), 2)
+    assert set(work.outcomes) == {0, 1, 2}
+
+
+def test_a_row_that_another_batch_asks_is_waited_for() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", sequence=1)
+    shared.admit(first)
+    shared.admit(second)
+    assert (asked(second), second.waiting) == ([], {0})
+    shared.park(second)
+    answer(first)
+    assert shared.settle(first) == [second]
+    shared.admit(second)
+    assert second.outcomes == {0: GOOD}
+
+
+def test_a_failure_is_not_shared() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", sequence=1)
+    shared.admit(first)
+    shared.admit(second)
+    shared.park(second)
+    answer(first, Problem(RowReason.NOT_JSON, ""))
+    assert shared.settle(first) == [second]
+    shared.admit(second)
+    assert (asked(second), second.waiting, second.outcomes) == ([0], set(), {})
+
+
+def test_what_is_taken_away_gives_its_claims_up() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", sequence=1)
+    shared.admit(first)
+    shared.admit(second)
+    shared.park(second)
+    assert shared.abandon(first) == [second]
+    shared.admit(second)
+    assert asked(second) == [0]
+
+
+def test_what_was_parked_and_taken_away_is_not_woken() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", sequence=1)
+    shared.admit(first)
+    shared.admit(second)
+    shared.park(second)
+    assert shared.abandon(second) == []
+    answer(first)
+    assert shared.settle(first) == []
+
+
+def test_a_group_that_is_asked_again_keeps_its_tries() -> None:
+    shared, work = SharedAnswers(), task("a", "b")
+    shared.admit(work)
+    work.pending[0].tries = 2
+    group = work.pending[0]
+    shared.admit(work)
+    assert work.pending[0] is group
+
+
+def test_a_row_asked_alone_is_asked_whoever_else_asks() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", sequence=1)
+    shared.admit(first)
+    shared.admit(second)
+    second.only(0)
+    answer(second)
+    assert shared.settle(second) == []  # the claim is the other's
+    answer(first)
+    assert shared.settle(first) == []
+
+
+def test_only_so_many_are_remembered() -> None:
+    shared = SharedAnswers(2)
+    for sequence, text in enumerate(("a", "b", "a", "c")):  # "a" was used last
+        work = task(text, sequence=sequence)
+        shared.admit(work)
+        answer(work)
+        shared.settle(work)
+    known = task("a", "b", "c", sequence=9)
+    shared.admit(known)
+    assert asked(known) == [1]
+
+
+def test_a_job_and_a_worker_can_do_without() -> None:
+    off = task("a", "a")
+    off.context = context()
+    off.context.job = off.context.job.model_copy(update={"dedupe": False})
+    SharedAnswers().admit(off)
+    assert asked(off) == [0, 1]
+    other = task("a", "a")
+    SharedAnswers(0).admit(other)
+    assert asked(other) == [0, 1]
+
+
+def test_another_run_shares_nothing() -> None:
+    shared, first, second = SharedAnswers(), task("a"), task("a", sequence=1)
+    second.batch = second.batch.model_copy(update={"run_id": "other"})
+    shared.admit(first)
+    shared.admit(second)
+    assert asked(second) == [0]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_every_row_gets_its_outcome_in_whatever_order(batches: list[list[str]], random: object) -> None:
+    """Answer, fail and take away in any order: what remains is answered, and nothing waits for ever."""
+    choose = random.choice  # type: ignore[attr-defined]
+    shared = SharedAnswers(2)
+    tasks = [task(*texts, sequence=number) for number, texts in enumerate(batches)]
+    ready: list[BatchTask] = []
+    gone: list[BatchTask] = []
+
+    def place(work: BatchTask) -> None:
+        shared.admit(work)
+        if work.pending:
+            ready.append(work)
+        elif work.waiting:
+            shared.park(work)
+
+    for work in tasks:
+        place(work)
+    steps = 0
+    while ready:
+        steps += 1
+        assert steps < 1000
+        work = choose(ready)
+        ready.remove(work)
+        if choose(range(5)) == 0:
+            gone.append(work)
+            for one in shared.abandon(work):
+                place(one)
+            continue
+        answer(work, choose([GOOD, Problem(RowReason.NOT_JSON, "")]))
+        for one in shared.settle(work):
+            place(one)
+        if work.waiting:
+            place(work)
+    assert [work for work in tasks if work.open_rows() and work not in gone] == []
+    assert not shared._claims
