@@ -17,6 +17,7 @@ MODULES = {
     "resume": "prism_cli.control",
     "cancel": "prism_cli.control",
     "doctor": "prism_cli.doctor",
+    "models": "prism_cli.models",
     "demo": "prism_cli.demo",
 }
 
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     _add_looking(commands)
     _add_control(commands)
     _add_care(commands)
+    _add_models(commands)
     return whole
 
 
@@ -131,6 +133,36 @@ def _add_care(commands: Commands) -> None:
     _add_client(commands, "doctor", "check what a fleet needs, and say what to do")
     demo = commands.add_parser("demo", help="annotate the example with an embedded fleet, and stop it again")
     demo.add_argument("--json", action="store_true", help="one JSON object on stdout instead of text")
+
+
+def _add_models(commands: Commands) -> None:
+    models = _add(commands, "models", "list the models, and check what one of them can do")
+    _add_places(models, "auto", None)
+    actions = models.add_subparsers(dest="action", metavar="[check NAME]")
+    text = "make a few tiny calls: schema, images, log probabilities, speed"
+    check = actions.add_parser("check", help=text, description=text[0].upper() + text[1:] + ".")
+    check.add_argument("name", metavar="NAME", help="the model's name")
+    # The options may stand before or behind `check NAME`; what was said before it is kept.
+    unsaid = argparse.SUPPRESS
+    check.add_argument("--json", action="store_true", default=unsaid, help="one JSON object on stdout")
+    check.add_argument("--data-dir", type=Path, default=unsaid, metavar="DIR", help="the fleet's folder")
+    _add_places(check, unsaid, unsaid)
+
+
+def _add_places(parser: argparse.ArgumentParser, model_server: str, jobs: str | None) -> None:
+    parser.add_argument(
+        "--model-server",
+        default=model_server,
+        metavar="auto|URL",
+        help="the Ollama to ask (auto: that of the fleet here, else OLLAMA_HOST or port 11434)",
+    )
+    parser.add_argument(
+        "--jobs-dir",
+        type=Path,
+        default=jobs,
+        metavar="DIR",
+        help="where models.json is (default: as for prism up)",
+    )
 
 
 def _number(text: str, least: int, most: int) -> int:

@@ -146,7 +146,7 @@ def test_pause_resume_and_cancel_say_what_came_of_it(fleets: Starter, tmp_path: 
     # Every command is a process that starts: the run must outlast them on the slowest machine.
     slow_down(fleet, latency_ms=1000)
     many = tmp_path / "many.csv"
-    many.write_text("Message\n" + "The screen broke after a day and support was kind\n" * 10_000)
+    many.write_text("Message\n" + "".join(f"Screen {number} broke after a day\n" for number in range(10_000)))
     sent = fleet.run("submit", many, "--job", "feedback", "--run-id", "p1")
     assert (sent.returncode, sent.stdout) == (0, "p1\n"), sent.stderr
     await_true(lambda: fleet.status("p1")["state"] == "running", "the run is running")

@@ -126,6 +126,9 @@ class Stage:
         self.folder = folder
         self.topics = Topics(prefix)
         self.group = f"{prefix}workers"
+        self.requests, self.photo_replies, self.text_replies = (
+            f"{prefix}{name}" for name in ("eater-send-photo", "photo-analysis-response", "gemini-response")
+        )
         self.kafka = KafkaSettings(bootstrap, "test", {"log_level": "0"})
         self.admin = self.kafka.admin()
         ensure_topics(self.admin, self.topics.specs(), PARTITIONS)
@@ -157,6 +160,9 @@ class Stage:
             "PRISM_JOBS_DIR": str(self.jobs),
             "CONSUMER_GROUP": self.group,
             "PRISM_INGESTOR_GROUP": f"{self.topics.prefix}ingestors",
+            "LOCAL_MODEL_KAFKA_TOPIC": self.requests,
+            "PRISM_PHOTO_REPLY_TOPIC": self.photo_replies,
+            "PRISM_TEXT_REPLY_TOPIC": self.text_replies,
             **SHORT_SESSION,
         }
 

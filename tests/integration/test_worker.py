@@ -71,7 +71,7 @@ def test_each_batch_is_answered_once_and_a_stop_gives_everything_back(
     await_value(
         lambda: any(beat.rows_processed == 72 for beat in heartbeats(stage)), "a heartbeat that counts"
     )
-    assert worker.ready()[1] == {"status": "ready", "topic": stage.topics.batches}
+    assert worker.ready()[1] == {"status": "ready", "topic": stage.requests}
 
     assert worker.terminate() == 0
     assert heartbeats(stage)[-1].state is WorkerState.STOPPED

@@ -4,7 +4,6 @@ The record's offset is finished when the run is acknowledged: before that the re
 death, and makes the same run id, hence the same run.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.records import Record
 from prism.messages import MessageReason, RunFile, RunRecord, RunState
+from prism.runs.catalogue import Catalogue, CatalogueRefused, read_catalogue
 from prism.runs.naming import results_partition
 from prism.service import fault
 from prism.service.logs import get_logger
@@ -117,17 +117,13 @@ class Acceptance:
         return False
 
 
-def model_ids(jobs_dir: Path) -> dict[str, str]:
-    """Return the ids that `models.json` in the jobs folder gives to models."""
-    path = jobs_dir / "models.json"
+def catalogue_of(jobs_dir: Path) -> Catalogue:
+    """Return what `models.json` in the jobs folder says; a file that cannot be used stops no run."""
     try:
-        models = json.loads(path.read_text(encoding="utf-8-sig"))["available_models"]
-        return {str(one["name"]): str(one["id"]) for one in models}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("models_file_not_read", path=str(path), error=error)
-        return {}
+        return read_catalogue(jobs_dir)
+    except CatalogueRefused as error:
+        log.warning("models_file_not_read", error=error)
+        return Catalogue()
 
 
 def _places(submission: Submission, record: Record | None) -> tuple[int, list[int]]:
@@ -144,6 +140,7 @@ def _new_run(submission: Submission, partitions: int) -> RunRecord:
         state=RunState.ACCEPTED,
         job_name=submission.job_name,
         job=submission.job_fields,
+        model_entry=submission.model_entry,
         files=[
             RunFile(
                 label=submission.label,

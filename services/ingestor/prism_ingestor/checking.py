@@ -8,6 +8,7 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,20 @@ class Checked:
     column: int | None = None
 
 
-def table_format(job: Job) -> TableFormat:
-    """Return how a job's CSVs are written."""
-    return TableFormat(delimiter=job.table.delimiter, required_columns=tuple(job.table.required_columns))
+# Required unless the job says otherwise.
+DEFAULT_COLUMN = TableFormat().message_column
+
+
+def table_format(job: Job, prompt: Mapping[str, Any]) -> TableFormat:
+    """Return how a job's CSVs are written. Of a table of photos the photo is required, not the message."""
+    required = tuple(job.table.required_columns)
+    photo = prompt.get("image_column")
+    if not photo:
+        return TableFormat(delimiter=job.table.delimiter, required_columns=required)
+    others = tuple(name for name in required if name not in (DEFAULT_COLUMN, photo))
+    return TableFormat(
+        delimiter=job.table.delimiter, required_columns=(str(photo), *others), message_column=""
+    )
 
 
 def read_prompt(jobs_dir: Path, job: Job) -> dict[str, Any]:
@@ -198,7 +210,7 @@ class Checker:
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
             plain = self._sources.bring(record.run_id, file, task.assert_wanted)
             if not file.columns:
-                file = self._counted(file, plain, job, task.assert_wanted)
+                file = self._counted(file, plain, job, table_format(job, prompt), task.assert_wanted)
             fault.point("ingestor.after_check")
             return Checked(record.run_id, file, prompt, plain)
         except JobRefused as error:
@@ -213,8 +225,9 @@ class Checker:
                 record.run_id, file, record.prompt, None, error.reason, str(error), error.line, error.column
             )
 
-    def _counted(self, file: RunFile, plain: PlainFile, job: Job, between: Between) -> RunFile:
-        fmt = table_format(job)
+    def _counted(
+        self, file: RunFile, plain: PlainFile, job: Job, fmt: TableFormat, between: Between
+    ) -> RunFile:
         header = read_header(plain.path, fmt)
         _assert_header_travels(header)
         start = CutPosition()

@@ -13,6 +13,7 @@ from prism.runs.tracker import BrokerView
 from prism.service import fault
 from prism.service.logs import get_logger
 from prism_ingestor import metrics
+from prism_ingestor.budget import Meter
 from prism_ingestor.checking import Checked, table_format
 from prism_ingestor.feeding import FileFeed, RunFeed
 from prism_ingestor.fleet_view import FleetView
@@ -82,9 +83,15 @@ class Feeder:
         """Return the feed of a checked run; of one that was fed before it first finds out how far."""
         assert checked.plain is not None
         job = parse_job(record.job, record.job_name)
-        files = [FileFeed(record.run_id, checked.file, checked.plain, job, table_format(job))]
+        fmt = table_format(job, checked.prompt)
+        files = [FileFeed(record.run_id, checked.file, checked.plain, job, fmt)]
         feed = RunFeed(
-            record.run_id, record.priority, record.results_partition, files, moved_at=self._clock()
+            record.run_id,
+            record.priority,
+            record.results_partition,
+            files,
+            Meter.of(record),
+            moved_at=self._clock(),
         )
         if record.state is not RunState.ACCEPTED:
             feed.recover_at = self._results_end.get(record.results_partition, 0)
@@ -120,6 +127,7 @@ class Feeder:
             for run_id in self._turns
             if self._ledger.runs[run_id].state is RunState.RUNNING
             and self.feeds[run_id].current() is not None
+            and self.feeds[run_id].within_budget
         ]
         if not feeding:
             return False
@@ -129,7 +137,7 @@ class Feeder:
         for feed in feeding:
             room = credit.share(window, feed.priority, highest) - feed.unmerged
             for _ in range(min(room, max(TURN, room // len(feeding)))):
-                if not self._feed_one(feed):
+                if not feed.within_budget or not self._feed_one(feed):
                     break
                 fed += 1
         self._turns = self._turns[1:] + self._turns[:1]

@@ -28,6 +28,7 @@ from prism.runs.tracker import (
 )
 from prism.service.errors import FatalError
 from prism.tables import Header, TableFormat, TableRefused, read_header, read_rows
+from prism_ingestor.budget import Meter
 from prism_ingestor.sources import PlainFile, SourceChanged
 
 
@@ -134,12 +135,14 @@ class RunFeed:
     priority: int
     results_partition: int
     files: list[FileFeed]
+    meter: Meter | None = None
     recover_at: int | None = None
     found: dict[str, dict[int, Place]] = field(default_factory=dict)
     cursors: dict[str, FileCursor] = field(default_factory=dict)
     merged: int = 0
     moved_at: float = 0.0
     read_to: int = -1
+    progress: Progress | None = None
 
     @property
     def recovering(self) -> bool:
@@ -150,6 +153,23 @@ class RunFeed:
     def unmerged(self) -> int:
         """Batches that count against the window."""
         return sum(one.tracker.unmerged for one in self.files)
+
+    @property
+    def batches_merged(self) -> int:
+        """Batches that are merged, over all files."""
+        return sum(one.tracker.next.sequence - one.tracker.unmerged for one in self.files)
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether one more batch may be fed."""
+        return self.meter is None or self.meter.allows(self.progress, self.batches_merged, self.unmerged)
+
+    @property
+    def out_of_budget(self) -> str | None:
+        """Why nothing more is fed, once nothing is under way any more and rows are left."""
+        if self.within_budget or self.unmerged or self.all_fed or self.meter is None or self.progress is None:
+            return None
+        return self.meter.reached(self.progress)
 
     def current(self) -> FileFeed | None:
         """Return the file that is fed now."""
@@ -165,6 +185,7 @@ class RunFeed:
     def apply(self, progress: Progress, now: float) -> list[Outstanding]:
         """Take in what is merged; return the batches that this frees."""
         self.read_to = progress.read_to
+        self.progress = progress
         if self.recovering:
             if progress.read_to < (self.recover_at or 0):
                 return []

@@ -29,7 +29,7 @@ from prism.service.lifecycle import StopSignal
 from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
 from prism_ingestor import metrics
-from prism_ingestor.acceptance import Acceptance, model_ids
+from prism_ingestor.acceptance import Acceptance, catalogue_of
 from prism_ingestor.broker_probe import BrokerProbe
 from prism_ingestor.checking import Checker
 from prism_ingestor.commands import ControlTopic
@@ -87,7 +87,7 @@ class Ingestor:
         self._control = ControlTopic(kafka, settings.group, self._topics.control, clock, dead_letters)
         self._intake = IntakeTopic(kafka, settings.group, self._topics.intake)
         self._reader = IntakeReader(
-            settings.jobs_dir, lambda: model_ids(settings.jobs_dir), settings.chunk_timeout_s, clock
+            settings.jobs_dir, lambda: catalogue_of(settings.jobs_dir), settings.chunk_timeout_s, clock
         )
         self._workplace = Workplace(settings.data_dir / "ingestor", self._owner.replace(":", "-"))
         sources = Sources(
@@ -280,7 +280,9 @@ class Ingestor:
         for run_id, feed in self._feeder.feeds.items():
             record = self._ledger.runs[run_id]
             reason = None
-            if record.state in (RunState.RUNNING, RunState.MERGING):
+            if record.state is RunState.RUNNING and feed.out_of_budget is not None:
+                reason = feed.out_of_budget
+            elif record.state in (RunState.RUNNING, RunState.MERGING):
                 reason = stall_reason(run_id, now - feed.moved_at, workers, self._view.progress.get(run_id))
             self._ledger.change(run_id, stalled=reason)
         for run_id, why in list(self._checker.postponed.items()):

@@ -26,6 +26,7 @@ from prism.messages.intake import (
     MAX_PRIORITY,
     REFERENCE_TYPE,
 )
+from prism.runs.catalogue import Catalogue, ModelEntry
 from prism.runs.job import Job, JobRefused, read_job
 from prism.runs.naming import clean_label, generated_run_id, is_job_name, is_run_id, model_tag
 
@@ -57,6 +58,7 @@ class Submission:
     sha256: str | None = None
     job: Job | None = None
     job_fields: dict[str, object] = field(default_factory=dict)
+    model_entry: dict[str, object] = field(default_factory=dict)
     refusal: IntakeRefused | None = None
     spare: tuple[int, ...] = ()
 
@@ -92,12 +94,12 @@ class IntakeReader:
     def __init__(
         self,
         jobs_dir: Path,
-        model_ids: Callable[[], dict[str, str]],
+        catalogue: Callable[[], Catalogue],
         chunk_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._jobs_dir = jobs_dir
-        self._model_ids = model_ids
+        self._catalogue = catalogue
         self._chunk_timeout_s = chunk_timeout_s
         self._clock = clock
         self._parts: dict[tuple[int, str, str], _Parts] = {}
@@ -195,7 +197,8 @@ class IntakeReader:
                 FileReason.BAD_RUN_ID, "a run id has up to 120 letters, digits, '.', '_', '-'"
             )
             run_id = ""
-        run_id = run_id or self._generated(record, job or Job())
+        entry = self._entry(job)
+        run_id = run_id or _generated(record, job or Job(), entry)
         priority = headers.get(HEADER_PRIORITY)
         if priority is not None and not (_NUMBER.fullmatch(priority) and int(priority) <= MAX_PRIORITY):
             refusal = refusal or IntakeRefused(FileReason.BAD_HEADER, f"priority is 0 to {MAX_PRIORITY}")
@@ -214,6 +217,7 @@ class IntakeReader:
             sha256=sha256,
             job=job,
             job_fields=fields,
+            model_entry=entry.model_dump(mode="json", exclude_defaults=True) if entry is not None else {},
             refusal=refusal,
         )
 
@@ -231,11 +235,16 @@ class IntakeReader:
         except JobRefused as error:
             raise IntakeRefused(FileReason.BAD_JOB, str(error)) from None
 
-    def _generated(self, record: _Origin, job: Job) -> str:
-        tag = model_tag(job.model.name, self._model_ids())
-        return generated_run_id(
-            job.project.name, job.project.version, tag, record.timestamp_ms, record.partition, record.offset
-        )
+    def _entry(self, job: Job | None) -> ModelEntry | None:
+        """Return what `models.json` says of the job's model; None for the fleet's own."""
+        return self._catalogue().entry(job.model.name) if job is not None and job.model.name else None
+
+
+def _generated(record: _Origin, job: Job, entry: ModelEntry | None) -> str:
+    tag = model_tag(job.model.name, entry.id if entry is not None else None)
+    return generated_run_id(
+        job.project.name, job.project.version, tag, record.timestamp_ms, record.partition, record.offset
+    )
 
 
 def _joined(parts: _Parts) -> MessageSource:

@@ -4,7 +4,7 @@ import queue
 from collections.abc import Callable
 from functools import partial
 
-from prism.messages import CommandName, MergeState, Progress, RunRecord, RunState
+from prism.messages import CommandName, FileReason, MergeState, Progress, RunRecord, RunState
 from prism.service.logs import get_logger
 from prism_ingestor.checking import Checked, Checker
 from prism_ingestor.feeder import Feeder
@@ -123,7 +123,11 @@ class RunStates:
         record = self._ledger.runs.get(progress.run_id)
         if feed is None or record is None or not self._feeder.take_credit(feed, progress):
             return
-        if progress.state is MergeState.PUBLISHED:
+        if len(progress.model_digests) > 1:
+            digests = ", ".join(one[:12] for one in progress.model_digests)
+            detail = f"the model changed in the middle: {digests}; send the file again under another run id"
+            self.end(record, RunState.FAILED, FileReason.MODEL_CHANGED, detail)
+        elif progress.state is MergeState.PUBLISHED:
             failed = progress.rows_failed > 0
             state = RunState.COMPLETED_WITH_FAILURES if failed else RunState.COMPLETED
             self.end(record, state, None, progress.detail)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism.messages import RunFile, RunState
+from prism.runs.catalogue import entry_of
 from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
@@ -56,6 +57,7 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         "calls": run.calls,
         "extra_calls": run.extra_calls,
         "tokens": {"prompt": run.prompt_tokens, "completion": run.completion_tokens},
+        "cost": _cost(run, plan),
         "reused_rows": run.reused_rows,
         "model_seconds": round(run.model_seconds, 3),
         "load_seconds": round(run.load_seconds, 3),
@@ -66,6 +68,15 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
             "published_at": run.published_at,
         },
     }
+
+
+def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:
+    """Return what the tokens cost by the prices at acceptance, None where no price is known."""
+    entry = entry_of(plan.record.model_entry, plan.job.model.name)
+    cost = entry.cost(run.prompt_tokens, run.completion_tokens)
+    if cost is None or entry.price is None:
+        return None
+    return {"amount": f"{cost:f}", "currency": entry.price.currency}
 
 
 def status(run: RunAccount, state: RunState | None) -> str:

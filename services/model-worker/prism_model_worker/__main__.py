@@ -1,12 +1,16 @@
 """`prism-model-worker`: answers batches with a model server until it is told to stop."""
 
+import os
 import sys
+from collections.abc import Mapping
 
 from prism.kafka.admin import ensure_topics
 from prism.kafka.clients import KafkaSettings, first_contact
 from prism.kafka.errors import BrokerAway
 from prism.messages import Topics
-from prism.modelserver.ollama import Ollama
+from prism.modelserver import backends
+from prism.modelserver.server import ModelServer
+from prism.runs.catalogue import ModelEntry
 from prism.service import logs
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
@@ -14,7 +18,9 @@ from prism.service.lifecycle import StopSignal, run_service
 from prism.service.readiness import Readiness
 from prism.service.settings import load
 from prism_model_worker import metrics
-from prism_model_worker.settings import WorkerSettings
+from prism_model_worker.callers import MOST_THREADS
+from prism_model_worker.endpoints import Connect
+from prism_model_worker.settings import WorkerSettings, request_topics
 from prism_model_worker.worker import Worker
 
 BROKER_WAIT_S = 30.0
@@ -28,31 +34,48 @@ def serve(stop: StopSignal) -> None:
     )
     topics = Topics(settings.topic_prefix)
     readiness = Readiness("broker", "model server")
-    server = Ollama(
-        settings.ollama_host,
-        pool_size=settings.concurrent_requests + 1,
-        health_timeout_s=settings.health_timeout_s,
-        api_key=settings.ollama_api_key.get_secret_value() if settings.ollama_api_key else None,
-    )
     http = HealthServer(
         settings.http_host,
         settings.port,
         status=lambda: {"model": settings.ollama_model, "worker_id": settings.worker_id},
         readiness=readiness,
         registry=metrics.REGISTRY,
-        ready_details=lambda: {"topic": topics.batches},
+        ready_details=lambda: {"topic": settings.request_topic or topics.batches},
     )
     kafka = KafkaSettings(settings.bootstrap_server, settings.worker_id, settings.kafka_properties())
     try:
         first_contact(kafka, BROKER_WAIT_S)
         if settings.create_topics:
-            ensure_topics(kafka.admin(), topics.specs(), settings.topic_partitions)
-        Worker(settings, kafka, server, readiness).run(stop)
+            specs = [*topics.specs(), *request_topics(settings)]
+            ensure_topics(kafka.admin(), specs, settings.topic_partitions)
+        Worker(settings, kafka, connector(settings, os.environ), readiness).run(stop)
     except BrokerAway as error:
         raise FatalError(str(error), "BOOTSTRAP_SERVER", "start the broker or correct the address") from None
     finally:
         http.close()
-        server.close()
+
+
+def connector(settings: WorkerSettings, environ: Mapping[str, str]) -> Connect:
+    """Return what makes clients for the servers of a model. Raises FatalError for an address that is none."""
+    key = settings.ollama_api_key.get_secret_value() if settings.ollama_api_key else None
+    defaults = [backends.Endpoint("ollama", host, key) for host in settings.ollama_hosts]
+
+    def connect(entry: ModelEntry) -> list[tuple[str, ModelServer]]:
+        made = {}
+        for default in defaults:
+            for one in backends.endpoints(entry, default, environ):
+                made[one.address] = backends.connect(
+                    one,
+                    pool_size=settings.concurrent_requests or MOST_THREADS,
+                    health_timeout_s=settings.health_timeout_s,
+                )
+        return list(made.items())
+
+    try:
+        connect(ModelEntry.model_construct(name=""))
+    except ValueError as error:
+        raise FatalError(str(error), "OLLAMA_HOST", "correct it") from None
+    return connect
 
 
 def main() -> None:

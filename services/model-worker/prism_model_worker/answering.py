@@ -8,7 +8,7 @@ alone it has the job's `retries` tries, with growing pauses, and then fails with
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from prism.annotation import Answer, BadReply, Problem, Prompt, build_prompt, build_repair, read_reply
@@ -24,15 +24,23 @@ from prism.modelserver.errors import (
     RequestRefused,
     ServerAway,
 )
-from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest, ModelServer
+from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest
 from prism.service import fault
+from prism.service.errors import RetryLater
+from prism.service.logs import get_logger
 from prism_model_worker import metrics
-from prism_model_worker.server_watch import ServerWatch
+from prism_model_worker.endpoints import Lease, is_refusal
+from prism_model_worker.photos.album import Album
+from prism_model_worker.photos.photo import PhotoRefused
 from prism_model_worker.tasks import BatchTask, Group
+
+log = get_logger(__name__)
 
 Role = Literal["system", "user", "assistant"]
 
 LONGEST_DELAY_S = 60.0
+# A photo for which there was no decoder is tried again.
+PHOTO_AGAIN_S = 0.5
 # "While they were being asked": a call that timed out may have begun long before an outage did.
 RECENT_S = 5.0
 # What each error of a call means for rows that stand alone once they are to blame.
@@ -45,6 +53,12 @@ _ROW_REASONS: tuple[tuple[type[ModelServerError], RowReason], ...] = (
     (ReplyUnusable, RowReason.MODEL_ERROR),
 )
 _AMBIGUOUS = (CallFailed, CallTimeout, ReplyUnusable)
+
+
+class _Unseen(Exception):
+    def __init__(self, reason: RowReason, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = Problem(reason, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +77,61 @@ class Answerer:
 
     def __init__(
         self,
-        server: ModelServer,
-        watch: ServerWatch,
         deadlines: Deadlines,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        album: Album | None = None,
     ) -> None:
-        self._server = server
-        self._watch = watch
         self._deadlines = deadlines
+        self._album = album
         self._clock = clock
         self._jitter = jitter
 
-    def step(self, task: BatchTask) -> float:
+    def step(self, task: BatchTask, lease: Lease) -> float:
         """Make one call for the task's next group; return the seconds to wait before its next step."""
         group = task.pending.popleft()
         rows = task.context.prompt_rows(task.batch, group.indices)
         prompt = build_prompt(task.context.prompt_file, rows)
+        cell = task.context.photo_cell(task.batch, group.indices[0])
+        if cell is not None:
+            try:
+                prompt = replace(prompt, images=self._photos(cell, task, lease))
+            except _Unseen as unseen:
+                lease.unused()
+                task.outcomes[group.indices[0]] = unseen.problem
+                return 0.0
+            except (RetryLater, OSError) as error:
+                lease.unused()
+                log.warning("photo_postponed", batch_id=task.batch.id, error=error)
+                task.pending.appendleft(group)
+                return PHOTO_AGAIN_S
         started = self._clock()
         try:
-            reply = self._call(task, group, prompt)
+            reply = self._call(task, group, prompt, lease)
         except ModelServerError as error:
-            return self._call_failed(task, group, error, started)
-        self._watch.answered(task.context.model)
+            lease.failed(error)
+            return self._call_failed(task, group, error, started, lease)
         return self._replied(task, group, prompt, reply)
 
-    def _call(self, task: BatchTask, group: Group, prompt: Prompt) -> ChatReply:
+    def _photos(self, cell: str, task: BatchTask, lease: Lease) -> tuple[str, ...]:
+        """Return the row's photo for the model. Raises _Unseen, and RetryLater or OSError."""
+        if not cell.strip():
+            raise _Unseen(RowReason.NO_PHOTO, "the cell is empty")
+        if lease.watch.sees_images(task.context.model) is False:
+            raise _Unseen(RowReason.NO_VISION, f"the model {task.context.model} cannot see photos")
+        assert self._album is not None, "a run with photos, and no album"
+        try:
+            return (self._album.photo(cell).base64,)
+        except PhotoRefused as error:
+            raise _Unseen(RowReason.BAD_PHOTO, str(error)) from None
+
+    def _call(self, task: BatchTask, group: Group, prompt: Prompt, lease: Lease) -> ChatReply:
         context = task.context
         request = ChatRequest(
             model=context.model,
-            messages=_chat(build_repair(prompt, *group.repair) if group.repair else prompt.messages),
+            messages=_chat(
+                build_repair(prompt, *group.repair) if group.repair else prompt.messages, prompt.images
+            ),
             schema=prompt.schema,
             num_ctx=context.num_ctx,
             num_predict=context.num_predict,
@@ -103,35 +142,38 @@ class Answerer:
         fault.point("worker.before_call", prompt.user)
         task.calls += 1
         with metrics.CALL_SECONDS.time():
-            reply = self._server.chat(request)
+            reply = lease.server.chat(request)
+        lease.answered(len(group.indices))
         fault.point("worker.after_call")
         task.prompt_tokens += reply.prompt_tokens
         task.completion_tokens += reply.completion_tokens
         task.model_seconds += reply.seconds
         task.load_seconds += reply.load_seconds
-        task.model_digest = self._watch.digest(context.model)
+        task.model_digest = lease.watch.digest(context.model)
         return reply
 
-    def _call_failed(self, task: BatchTask, group: Group, error: ModelServerError, started: float) -> float:
+    def _call_failed(
+        self, task: BatchTask, group: Group, error: ModelServerError, started: float, lease: Lease
+    ) -> float:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
         if _broke_off(error):
             reason = RowReason.MODEL_ERROR
         ambiguous = isinstance(error, _AMBIGUOUS) or _broke_off(error)
-        if reason is None or (ambiguous and not self._row_is_to_blame(task, group, error, started)):
-            # Not the row's fault: back to the front as it was, behind a closed gate.
+        if reason is None or (ambiguous and not self._row_is_to_blame(task, group, error, started, lease)):
+            # Not the row's fault: back to the front as it was.
             if reason is None and not _broke_off(error):
                 task.calls -= 1
-            group.blamed_at = self._clock()
             task.pending.appendleft(group)
-            context = task.context
-            self._watch.blame(context.model, error, reason is not None, context.num_ctx)
+            if not is_refusal(error):  # want of room is the limit's to deal with: no gate closes
+                group.blamed_at = self._clock()
+                lease.close_gate(error, reason is not None, task.context.num_ctx)
             return 0.0
         problem = Problem(reason, str(error))
         return self._again(task, group, group.indices, problem, repair=None)
 
     def _row_is_to_blame(
-        self, task: BatchTask, group: Group, error: ModelServerError, started: float
+        self, task: BatchTask, group: Group, error: ModelServerError, started: float, lease: Lease
     ) -> bool:
         """Return whether the server was seen to work since these rows failed, or while they were asked.
 
@@ -139,11 +181,11 @@ class Answerer:
         begins, others were answered a moment ago.
         """
         if group.blamed_at is not None:
-            return self._watch.answered_since(task.context.model, group.blamed_at)
+            return lease.watch.answered_since(task.context.model, group.blamed_at)
         last = len(group.indices) == 1 and group.tries + 1 >= task.context.job.model.retries
         if last or _broke_off(error):
             return False
-        return self._watch.answered_since(task.context.model, max(started, self._clock() - RECENT_S))
+        return lease.watch.answered_since(task.context.model, max(started, self._clock() - RECENT_S))
 
     def _replied(self, task: BatchTask, group: Group, prompt: Prompt, reply: ChatReply) -> float:
         try:
@@ -202,5 +244,10 @@ def _broke_off(error: ModelServerError) -> bool:
     return isinstance(error, ServerAway) and error.reason is AwayReason.BROKEN_OFF
 
 
-def _chat(messages: Sequence[Mapping[str, str]]) -> tuple[ChatMessage, ...]:
-    return tuple(ChatMessage(role=cast(Role, one["role"]), content=one["content"]) for one in messages)
+def _chat(messages: Sequence[Mapping[str, str]], images: tuple[str, ...]) -> tuple[ChatMessage, ...]:
+    """Return the messages; the photo belongs to the first question, in a repair too."""
+    chat = [ChatMessage(role=cast(Role, one["role"]), content=one["content"]) for one in messages]
+    if images:
+        first = next(index for index, one in enumerate(chat) if one.role == "user")
+        chat[first] = replace(chat[first], images=images)
+    return tuple(chat)

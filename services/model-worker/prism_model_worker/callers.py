@@ -5,50 +5,74 @@ import threading
 
 from prism.service.logs import get_logger
 from prism_model_worker.answering import Answerer
+from prism_model_worker.endpoints import Lease
+from prism_model_worker.requests.asking import RequestAnswerer
+from prism_model_worker.requests.task import RequestTask
 from prism_model_worker.tasks import BatchTask, TaskQueue
 
 log = get_logger(__name__)
 
+# A thread that waits for an answer costs little; beyond this it is Python that is full.
+MOST_THREADS = 512
+
 
 class Callers:
-    """`limit` threads between the task queue and the queue of finished tasks.
+    """Threads between the task queue and the queue of finished tasks: as many as calls may run at once.
 
     An error that nobody foresaw ends the process (`broken`), not in silence one thread.
     """
 
-    def __init__(self, limit: int, tasks: TaskQueue, answerer: Answerer) -> None:
+    def __init__(self, tasks: TaskQueue, answerer: Answerer, requests: RequestAnswerer | None = None) -> None:
         self.finished: queue.SimpleQueue[BatchTask] = queue.SimpleQueue()
         self.broken: BaseException | None = None
         self._tasks = tasks
         self._answerer = answerer
-        self._threads = [
-            threading.Thread(target=self._run, name=f"caller-{number}", daemon=True)
-            for number in range(limit)
-        ]
+        self._requests = requests
+        self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Begin to work."""
-        for thread in self._threads:
+    def grow_to(self, number: int) -> None:
+        """Have at least so many threads, MOST_THREADS at most; they are never taken back."""
+        while len(self._threads) < min(number, MOST_THREADS):
+            thread = threading.Thread(target=self._run, name=f"caller-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
             thread.start()
 
     def _run(self) -> None:
         try:
-            while (task := self._tasks.take()) is not None:
-                self._work(task)
+            while (taken := self._tasks.take()) is not None:
+                task, lease = taken
+                if isinstance(task, RequestTask):
+                    self._ask(task, lease)
+                else:
+                    self._work(task, lease)
         except BaseException as error:
             self.broken = error
             log.error("caller_broken", error=error)
 
-    def _work(self, task: BatchTask) -> None:
-        if task.context.record.state.ended or task.cancelled:
-            task.cancel()
+    def _ask(self, task: RequestTask, lease: Lease | None) -> None:
+        assert self._requests is not None, "a request without a lane"
+        self._requests.step(task, lease)
+        if not task.done:
+            self._tasks.put(task)
+            return
+        self._tasks.finished(task)
+        task.on_done(task)
+
+    def _work(self, task: BatchTask, lease: Lease | None) -> None:
         delay_s = 0.0
-        # Straight on while nothing has to be waited for: a halved batch keeps its slot.
-        while not task.done and delay_s == 0.0:
-            before = task.pending[0]
-            delay_s = self._answerer.step(task)
-            if task.pending and task.pending[0] is before:
-                break  # put back as it was: the gate is closed
+        # Straight on while nothing has to be waited for: a halved batch keeps its place if there is room.
+        while not task.done:
+            if task.context.record.state.ended or task.cancelled:
+                task.cancel()
+            elif lease is None:
+                break
+            else:
+                before = task.pending[0]
+                delay_s = self._answerer.step(task, lease)
+                put_back = bool(task.pending) and task.pending[0] is before
+                lease = None if delay_s or put_back or task.done else task.acquire()
+        if lease is not None:
+            lease.unused()
         if task.done:
             self._tasks.finished(task)
             self.finished.put(task)

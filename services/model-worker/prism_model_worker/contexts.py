@@ -1,12 +1,14 @@
 """What a worker has to know of a run: its job, its prompt file, and which cells make a prompt row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from prism.annotation import PromptFile, PromptRow
 from prism.messages import Batch, RunRecord
+from prism.runs.catalogue import ModelEntry, entry_of
 from prism.runs.job import Job, parse_job
+from prism_model_worker.endpoints import ServerGroup
 
 MESSAGE_COLUMN = "Message"
 TITLE_COLUMN = "Title"
@@ -27,12 +29,17 @@ class RunContext:
     job: Job
     prompt_file: PromptFile
     model: str
+    servers: ServerGroup
 
     @classmethod
-    def of(cls, record: RunRecord, default_model: str) -> "RunContext":
+    def of(
+        cls, record: RunRecord, default_model: str, servers: Callable[[ModelEntry], ServerGroup]
+    ) -> "RunContext":
         """Return the context of a run. Raises JobRefused or PromptRefused for what no ingestor accepts."""
         job = parse_job(record.job, record.job_name)
-        return cls(record, job, PromptFile.parse(record.prompt), job.model.name or default_model)
+        model = job.model.name or default_model
+        prompt_file = PromptFile.parse(record.prompt)
+        return cls(record, job, prompt_file, model, servers(entry_of(record.model_entry, model)))
 
     @cached_property
     def num_ctx(self) -> int:
@@ -55,13 +62,24 @@ class RunContext:
         file = self.record.file(batch.label)
         columns = file.columns if file is not None else []
         places = {name: columns.index(name) for name in _SHOWN if name in columns}
-        return [_prompt_row(batch.rows[index].row_id, batch.rows[index].cells, places) for index in indices]
+        image = self.prompt_file.image_column is not None
+        return [
+            _prompt_row(batch.rows[index].row_id, batch.rows[index].cells, places, image) for index in indices
+        ]
+
+    def photo_cell(self, batch: Batch, index: int) -> str | None:
+        """Return the cell that holds a row's photo; None for a run without photos."""
+        file, name = self.record.file(batch.label), self.prompt_file.image_column
+        if name is None or file is None or name not in file.columns:
+            return None
+        cells, place = batch.rows[index].cells, file.columns.index(name)
+        return cells[place] if place < len(cells) else ""
 
 
 _SHOWN = (MESSAGE_COLUMN, TITLE_COLUMN, SENTIMENT_COLUMN)
 
 
-def _prompt_row(row_id: str, cells: Sequence[str], places: dict[str, int]) -> PromptRow:
+def _prompt_row(row_id: str, cells: Sequence[str], places: dict[str, int], image: bool) -> PromptRow:
     def cell(name: str) -> str | None:
         place = places.get(name)
         return cells[place] if place is not None and place < len(cells) else None
@@ -71,4 +89,5 @@ def _prompt_row(row_id: str, cells: Sequence[str], places: dict[str, int]) -> Pr
         title=cell(TITLE_COLUMN) or None,
         message=cell(MESSAGE_COLUMN) or "",
         sentiment=cell(SENTIMENT_COLUMN) or None,
+        image=image,
     )

@@ -61,6 +61,12 @@ class Holdings:
         self._held[partition] = held
         return held
 
+    def widen(self, span: int) -> None:
+        """Note how many offsets of a partition may be in hand, where that is more than before."""
+        for held in self._held.values():
+            if held.note.span < span:
+                held.note = replace(held.note, span=span)
+
     def drop(self, partition: int) -> None:
         """Stop holding a partition; what is still in flight of it can commit nothing any more."""
         self._held.pop(partition, None)

@@ -12,7 +12,7 @@ pauses the partitions and polls on, which keeps its membership. It pauses once a
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -55,7 +55,7 @@ class Membership:
         group: str,
         topic: str,
         session: str,
-        span: int,
+        span: Callable[[], int],
         hooks: Hooks,
         clock: Callable[[], float],
     ) -> None:
@@ -164,6 +164,7 @@ class Membership:
         if now < self._commit_due:
             return
         self._commit_due = now + COMMIT_EVERY_S
+        self.holdings.widen(self._span())
         offsets = self._changed(self.holdings.all(), release=False)
         if offsets:
             fault.point("worker.before_commit")
@@ -241,8 +242,9 @@ class Membership:
             same = note.topic == topic_id and low <= one.offset <= high
             start = one.offset if same else low
             # What the last owner had in hand lay below where the topic ends now.
-            span = min(self._span, high - start)
+            span = min(note.span or self._span(), high - start)
             taken = (note if same else CommitNote()).taken_over(topic_id, self._session, start, span)
+            taken = replace(taken, span=self._span())
             held = self.holdings.take(one.partition, start, taken)
             starts.append(TopicPartition(self._topic, one.partition, start))
             if held.careful:

@@ -38,6 +38,17 @@ IN_FLIGHT = Gauge(
 )
 LIMIT = Gauge("prism_worker_concurrency_limit", "Most model calls at once.", registry=REGISTRY)
 MODEL_UP = Gauge("prism_worker_model_up", "1 while the model's server answers.", ["model"], registry=REGISTRY)
+REQUESTS = Counter(
+    "prism_worker_requests", "Photo and text requests, by outcome.", ["outcome"], registry=REGISTRY
+)
+# What a request waits for beside the model is ours to keep short.
+REQUEST_SECONDS = Histogram(
+    "prism_worker_request_seconds",
+    "Time from a request's receipt to its reply: the model's part and our own.",
+    ["part"],
+    buckets=(0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 1, 3, 10, 30, 120),
+    registry=REGISTRY,
+)
 DEAD_LETTERS = Counter("prism_worker_dead_letters", "Messages that could not be used.", registry=REGISTRY)
 TOKENS = Counter("prism_worker_tokens", "Tokens by direction.", ["direction"], registry=REGISTRY)
 # Commits are refused when a partition has moved on: routine, but many of them mean unrest in the group.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prism.modelserver.errors import ModelServerError, ReplyTruncated, ServerAway
-from prism.modelserver.server import ChatMessage, ChatRequest, ModelServer
+from prism.modelserver.server import ChatMessage, ChatRequest, ModelDescription, ModelServer
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
 
@@ -25,6 +25,8 @@ LONGEST_PAUSE_S = 5.0
 # However long a server asks to be left alone: a question about its health costs nobody's quota.
 LONGEST_WAIT_S = 300.0
 QUIET_S = 3.0
+# A model that is pulled anew while the server is up changes unseen for at most so long.
+DESCRIBE_S = 10.0
 CANARY_CONTEXT = 4096
 _CANARY = "Answer with the word ok."
 
@@ -38,6 +40,7 @@ class Gate:
     answered_at: float = -1e9
     pause_s: float = FIRST_PAUSE_S
     probe_at: float = 0.0
+    described_at: float = -1e9
     # Of the call that made a canary necessary: another context would reload the model.
     num_ctx: int = CANARY_CONTEXT
 
@@ -60,7 +63,7 @@ class ServerWatch:
         self._gates: dict[str, Gate] = {}
         self._stop = threading.Event()
         self._kick = threading.Event()
-        self._digests: dict[str, str] = {}
+        self._descriptions: dict[str, ModelDescription] = {}
         self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
 
     def start(self) -> None:
@@ -95,8 +98,14 @@ class ServerWatch:
         return self._gates[model].answered_at >= moment
 
     def digest(self, model: str) -> str:
-        """Return the model's digest as the server listed it last; empty when it lists none."""
-        return self._digests.get(model, "")
+        """Return the model's digest as the server said it last; empty when it says none."""
+        known = self._descriptions.get(model)
+        return known.digest if known is not None else ""
+
+    def sees_images(self, model: str) -> bool | None:
+        """Return whether the model has eyes; None when the server does not say."""
+        known = self._descriptions.get(model)
+        return known.supports_images if known is not None else None
 
     def blame(
         self,
@@ -143,6 +152,8 @@ class ServerWatch:
             quiet = gate.reason is None and now - max(gate.answered_at, gate.probe_at) > QUIET_S
             if quiet or (gate.reason is not None and now >= gate.probe_at):
                 self._probe(model, gate)
+            elif gate.reason is None and now - gate.described_at > DESCRIBE_S:
+                self._look_at(model, gate)
         return min([FIRST_PAUSE_S, *(max(0.01, gate.probe_at - now) for _, gate in gates if gate.reason)])
 
     def _probe(self, model: str, gate: Gate) -> None:
@@ -171,17 +182,16 @@ class ServerWatch:
             if canary:
                 gate.answered_at = gate.probe_at
         if was_closed:
-            self._digests[model] = self._listed_digest(model)
+            self._look_at(model, gate)
             metrics.MODEL_UP.labels(model=model).set(1)
-            log.info("model_server_ready", model=model, digest=self._digests[model][:12])
+            log.info("model_server_ready", model=model, digest=self.digest(model)[:12])
             self._on_open()
 
-    def _listed_digest(self, model: str) -> str:
-        try:
-            listed = {one.name: one.digest for one in self._server.models()}
-        except ModelServerError:
-            return ""  # the digest is for the manifest only; the next opening asks again
-        return listed.get(model) or listed.get(f"{model}:latest") or ""
+    def _look_at(self, model: str, gate: Gate) -> None:
+        """Find out what the server says of a model, so that a change in the middle of a run is seen."""
+        gate.described_at = self._clock()
+        with contextlib.suppress(ModelServerError):  # it is asked again soon
+            self._descriptions[model] = self._server.describe(model)
 
     def _canary(self, model: str, num_ctx: int) -> None:
         metrics.CANARIES.inc()

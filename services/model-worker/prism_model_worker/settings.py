@@ -2,10 +2,18 @@
 
 import os
 import socket
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from prism.annotation.strict_json import NotStrictJson, load_strictly
+from prism.messages.topics import MIB, TopicSpec
+from prism.service.errors import FatalError
 from prism.service.settings import ServiceSettings, port_field
+from prism_model_worker.photos.photo import PhotoLimits
+from prism_model_worker.requests.lane import LaneSettings
+from prism_model_worker.requests.reply import ReplyTopics
+from prism_model_worker.requests.schema import Schema, read_schema
 from prism_model_worker.sharing import MOST_ROWS
 
 
@@ -36,8 +44,9 @@ class WorkerSettings(ServiceSettings):
         default="http://127.0.0.1:11434",
         min_length=1,
         validation_alias="OLLAMA_HOST",
-        description="The model server. The default is a sidecar's address.",
-        json_schema_extra={"allowed": "a URL or host:port"},
+        description="The model server, or several, with commas between them: the one with the most room is "
+        "asked. The default is a sidecar's address.",
+        json_schema_extra={"allowed": "a URL or host:port, or a list of them"},
     )
     ollama_model: str = Field(
         default="",
@@ -67,12 +76,13 @@ class WorkerSettings(ServiceSettings):
         description="Seconds a question about the model server's health may take.",
         json_schema_extra={"allowed": "more than 0, at most 60"},
     )
-    concurrent_requests: int = Field(
-        default=16,
+    concurrent_requests: int | None = Field(
+        default=None,
         ge=1,
         le=1024,
         validation_alias="CONCURRENT_REQUESTS",
-        description="Model calls at once. 16 keeps a small server busy without queueing for minutes.",
+        description="Most model calls at once to one server. Unset: as many as the server has use for, "
+        "which is found out while it works.",
         json_schema_extra={"allowed": "1 to 1024"},
     )
     revoke_drain_s: float = Field(
@@ -92,3 +102,141 @@ class WorkerSettings(ServiceSettings):
         "20,000 take some 10 MB.",
         json_schema_extra={"allowed": "0 to 10000000"},
     )
+
+    request_topic: str = Field(
+        default="eater-send-photo",
+        validation_alias="LOCAL_MODEL_KAFKA_TOPIC",
+        description="Topic of photo and text requests. Empty: this worker answers none.",
+        json_schema_extra={"allowed": "a topic's name", "may_be_empty": True},
+    )
+    group_id: str = Field(
+        default="",
+        validation_alias="KAFKA_GROUP_ID",
+        description="Kafka group of all workers that share the requests. Default: CONSUMER_GROUP where that "
+        "is set, else `models-processor-group`.",
+        json_schema_extra={"allowed": "a group name", "may_be_empty": True},
+    )
+    photo_reply_topic: str = Field(
+        default="photo-analysis-response",
+        min_length=1,
+        validation_alias="PRISM_PHOTO_REPLY_TOPIC",
+        description="Topic of the replies to requests with a photo.",
+        json_schema_extra={"allowed": "a topic's name"},
+    )
+    text_reply_topic: str = Field(
+        default="gemini-response",
+        min_length=1,
+        validation_alias="PRISM_TEXT_REPLY_TOPIC",
+        description="Topic of the replies to requests without a photo.",
+        json_schema_extra={"allowed": "a topic's name"},
+    )
+    expected_user_email: str = Field(
+        default="",
+        validation_alias="EXPECTED_USER_EMAIL",
+        description="The only user whose requests are answered. Empty: all are.",
+        json_schema_extra={"allowed": "an e-mail address", "may_be_empty": True},
+    )
+    request_schema: Path | None = Field(
+        default=None,
+        validation_alias="PRISM_REQUEST_SCHEMA",
+        description="File with the JSON schema of photo answers, where a request brings none. Default: the "
+        "analysis of a dish.",
+        json_schema_extra={"allowed": "a path"},
+    )
+    requests_per_minute: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        validation_alias="PRISM_REQUESTS_PER_MINUTE",
+        description="Most requests of one user in a minute, per worker; more get an error. 0: no limit.",
+        json_schema_extra={"allowed": "0 to 1000000"},
+    )
+    photo_dir: Path | None = Field(
+        default=None,
+        validation_alias="PRISM_PHOTO_DIR",
+        description="Folder that references to photos must lie in. Default: PRISM_DATA_DIR.",
+        json_schema_extra={"allowed": "a path"},
+    )
+    photo_max_bytes: int = Field(
+        default=20_000_000,
+        ge=1,
+        validation_alias="PRISM_PHOTO_MAX_BYTES",
+        description="Bytes that a photo may have as it comes.",
+        json_schema_extra={"allowed": "1 or more"},
+    )
+    photo_max_pixels: int = Field(
+        default=50_000_000,
+        ge=1,
+        validation_alias="PRISM_PHOTO_MAX_PIXELS",
+        description="Width × height that a photo's header may claim: more is refused before it is decoded.",
+        json_schema_extra={"allowed": "1 or more"},
+    )
+    photo_side: int = Field(
+        default=1344,
+        ge=16,
+        le=16_384,
+        validation_alias="PRISM_PHOTO_SIDE",
+        description="Pixels of the longer side that a model is sent. 1344 is what common vision models see.",
+        json_schema_extra={"allowed": "16 to 16384"},
+    )
+
+    @property
+    def ollama_hosts(self) -> list[str]:
+        """The servers' addresses."""
+        return [host.strip() for host in self.ollama_host.split(",") if host.strip()]
+
+    @property
+    def request_group(self) -> str:
+        """Kafka group of the request lane."""
+        own = self.consumer_group if "consumer_group" in self.model_fields_set else ""
+        return self.group_id or own or "models-processor-group"
+
+
+def lane_settings(settings: WorkerSettings, dead_letter: str, source: str) -> LaneSettings:
+    """Return what the request lane has to know. Raises FatalError for a schema that cannot be used."""
+    return LaneSettings(
+        topic=settings.request_topic,
+        group=settings.request_group,
+        replies=ReplyTopics(settings.photo_reply_topic, settings.text_reply_topic),
+        dead_letter=dead_letter,
+        source=source,
+        model=settings.ollama_model,
+        expected_email=settings.expected_user_email.strip(),
+        schema=_schema(settings.request_schema),
+        per_minute=settings.requests_per_minute,
+        photo_dir=settings.photo_dir or settings.data_dir,
+        photo_limits=photo_limits(settings),
+    )
+
+
+def photo_limits(settings: WorkerSettings) -> PhotoLimits:
+    """Return what a photo may cost."""
+    return PhotoLimits(
+        max_bytes=settings.photo_max_bytes,
+        max_pixels=settings.photo_max_pixels,
+        longest_side=settings.photo_side,
+    )
+
+
+def request_topics(settings: WorkerSettings) -> list[TopicSpec]:
+    """Return the topics of the request lane as they are wanted."""
+    if not settings.request_topic:
+        return []
+    # Base64 takes a third more than the photo, and the request's texts come on top.
+    largest = settings.photo_max_bytes * 4 // 3 + MIB
+    return [
+        TopicSpec(settings.request_topic, None, {"max.message.bytes": str(largest)}),
+        TopicSpec(settings.photo_reply_topic, None, {}),
+        TopicSpec(settings.text_reply_topic, None, {}),
+    ]
+
+
+def _schema(path: Path | None) -> Schema | None:
+    if path is None:
+        return None
+    try:
+        return read_schema(load_strictly(path.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError, NotStrictJson) as error:
+        raise FatalError(
+            f"the schema cannot be used: {error}", "PRISM_REQUEST_SCHEMA", "correct it"
+        ) from None

@@ -23,7 +23,6 @@ class Status:
     session: str
     model: str
     model_server: str
-    limit: int
     clock: Callable[[], float]
     started_at: str = field(default_factory=now_text)
     rows: int = 0
@@ -46,7 +45,12 @@ class Status:
         self._recent.append((self.clock(), len(result.rows), tokens))
 
     def heartbeat(
-        self, state: WorkerState, reason: str | None, in_flight: list[str], partitions: list[int]
+        self,
+        state: WorkerState,
+        reason: str | None,
+        limit: int,
+        in_flight: list[str],
+        partitions: list[int],
     ) -> Heartbeat:
         """Return the message of this second."""
         oldest = self.clock() - RATE_WINDOW_S
@@ -61,7 +65,7 @@ class Status:
             reason=reason,
             model=self.model,
             model_server=self.model_server,
-            limit=self.limit,
+            limit=limit,
             in_flight=in_flight,
             partitions=partitions,
             started_at=self.started_at,

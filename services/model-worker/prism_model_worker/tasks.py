@@ -6,15 +6,20 @@ to `put` or completion. Only `TaskQueue` is shared, under one lock.
 
 import heapq
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from operator import itemgetter
 from typing import cast
 
 from prism.annotation import Answer, Problem
 from prism.messages import Batch, RowReason
 from prism_model_worker.contexts import RunContext
+from prism_model_worker.endpoints import Lease
+from prism_model_worker.requests.task import RequestTask
 
 
 @dataclass(slots=True)
@@ -69,9 +74,34 @@ class BatchTask:
                 # A newer ingestor may know a reason that this worker does not.
                 reason = cast(RowReason, row.rejected)
                 task.outcomes[index] = Problem(reason, "rejected before any model saw it")
-        if asked:
+        if context.prompt_file.image_column is not None:
+            task.pending.extend(Group((index,)) for index in asked)  # a photo has a call of its own
+        elif asked:
             task.pending.append(Group(tuple(asked)))
         return task
+
+    def acquire(self) -> Lease | None:
+        """Return leave for one call, if a server of the run's model is up and has room."""
+        return self.context.servers.acquire(self.context.model)
+
+    def wait_hint_s(self) -> float | None:
+        """Seconds until there may be room by time alone."""
+        return self.context.servers.wait_hint_s(self.context.model)
+
+    @property
+    def room(self) -> tuple[int, str]:
+        """What tells tasks apart that wait for another server's room."""
+        return id(self.context.servers), self.context.model
+
+    @property
+    def needs_no_call(self) -> bool:
+        """Whether its run has ended: a cancelled run's batches are answered without a call."""
+        return self.context.record.state.ended
+
+    @property
+    def may_be_called(self) -> bool:
+        """Whether a server of the run's model is up."""
+        return self.context.servers.may_call(self.context.model)
 
     @property
     def done(self) -> bool:
@@ -96,82 +126,152 @@ class BatchTask:
             self.outcomes[index] = Problem(RowReason.CANCELLED, "the run was cancelled")
 
 
-class TaskQueue:
-    """Tasks that wait for a caller: some for their time, some for their model's server.
+class Lane(StrEnum):
+    """What a task belongs to."""
 
-    `may_call(model)` says whether a model's server is up; `wake` must be called when that changes.
+    BATCHES = "batches"
+    REQUESTS = "requests"
+
+
+Task = BatchTask | RequestTask
+_Entry = tuple[float, int, Task]
+
+
+class TaskQueue:
+    """Tasks that wait for a caller: some for their time, some for room at their model's server.
+
+    Requests go before batches: somebody waits for them. A task leaves with a lease: leave for one call. One
+    of the waiting callers watches the clock for all: hundreds that wake up together would find one permit.
+    `wake` must be called when a gate opens. A lane that looks for the task that kills its process reserves
+    the queue: then nothing of the other lane is begun, and what dies, dies alone.
     """
 
-    def __init__(self, clock: Callable[[], float], may_call: Callable[[str], bool]) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._may_call = may_call
         self._condition = threading.Condition()
         self._order = itertools.count()
-        self._heap: list[tuple[float, int, BatchTask]] = []
-        self._working: dict[int, BatchTask] = {}
+        self._heaps: dict[Lane, list[_Entry]] = {Lane.REQUESTS: [], Lane.BATCHES: []}
+        self._working: dict[int, Task] = {}
+        self._reserved: Lane | None = None
+        self._alarm_at = math.inf
         self._closed = False
 
-    def put(self, task: BatchTask, delay_s: float = 0.0) -> None:
+    def put(self, task: Task, delay_s: float = 0.0) -> None:
         """Let a task be taken after a delay."""
+        due = self._clock() + delay_s if delay_s else 0.0
         with self._condition:
             self._working.pop(id(task), None)
-            heapq.heappush(self._heap, (self._clock() + delay_s if delay_s else 0.0, next(self._order), task))
+            heapq.heappush(self._heaps[_lane(task)], (due, next(self._order), task))
             self._condition.notify()
 
-    def take(self) -> BatchTask | None:
-        """Return the next task that may be worked on, waiting for one; None once the queue is closed."""
+    def take(self) -> tuple[Task, Lease | None] | None:
+        """Return the next task that may be worked on, waiting for one; None once the queue is closed.
+
+        It comes with leave for one call, or with none when no call is needed any more.
+        """
         with self._condition:
             while not self._closed:
-                task, wait_s = self._next()
-                if task is not None:
-                    self._working[id(task)] = task
-                    if self._heap:
-                        # Who waited for the next one's time may be the one that leaves now.
+                found, wait_s = self._next()
+                if found is not None:
+                    self._working[id(found[0])] = found[0]
+                    if any(self._heaps.values()):
+                        # There may be room for another, and the next one's time may be near.
                         self._condition.notify()
-                    return task
-                self._condition.wait(wait_s)
+                    return found
+                self._wait(wait_s)
             return None
 
-    def _next(self) -> tuple[BatchTask | None, float | None]:
-        blocked: list[tuple[float, int, BatchTask]] = []
-        found: BatchTask | None = None
-        wait_s: float | None = None
-        while self._heap:
-            entry = self._heap[0]
-            remaining = entry[0] - self._clock() if entry[0] else 0.0
+    def _wait(self, wait_s: float | None) -> None:
+        alarm_at = math.inf if wait_s is None else self._clock() + wait_s
+        if alarm_at >= self._alarm_at:
+            self._condition.wait()
+            return
+        self._alarm_at = alarm_at
+        self._condition.wait(wait_s)
+        if self._alarm_at == alarm_at:
+            self._alarm_at = math.inf
+
+    def _next(self) -> tuple[tuple[Task, Lease | None] | None, float | None]:
+        """Return a task that may be worked on and its lease, or the seconds until there may be one."""
+        full: set[tuple[int, str]] = set()
+        waits: list[float] = []
+        for lane, heap in self._heaps.items():
+            if heap and self._reserved in (None, lane):
+                found = self._pick(heap, full, waits)
+                if found is not None:
+                    return found, None
+        return None, min(waits, default=None)
+
+    def _pick(
+        self, heap: list[_Entry], full: set[tuple[int, str]], waits: list[float]
+    ) -> tuple[Task, Lease | None] | None:
+        """Take the first task of a heap that may be worked on. full: rooms found to have none."""
+        blocked: list[_Entry] = []
+        found: tuple[Task, Lease | None] | None = None
+        while heap and found is None:
+            due, _, task = heap[0]
+            remaining = due - self._clock() if due else 0.0
             if remaining > 0:
-                wait_s = remaining
+                waits.append(remaining)
                 break
-            heapq.heappop(self._heap)
-            # A cancelled run's batches are answered without a call.
-            if entry[2].context.record.state.ended or self._may_call(entry[2].context.model):
-                found = entry[2]
+            entry = heapq.heappop(heap)
+            if task.needs_no_call:
+                found = (task, None)
                 break
+            lease = None if task.room in full else task.acquire()
+            if lease is not None:
+                found = (task, lease)
+                break
+            if task.room not in full:
+                full.add(task.room)
+                hint = task.wait_hint_s()
+                waits += [hint] if hint is not None else []
             blocked.append(entry)
         for entry in blocked:
-            heapq.heappush(self._heap, entry)
-        return found, wait_s
+            heapq.heappush(heap, entry)
+        return found
 
-    def finished(self, task: BatchTask) -> None:
+    def reserve(self, lane: Lane) -> bool:
+        """Let nothing of the other lane begin; return whether the queue is ours and nothing is worked on."""
+        with self._condition:
+            if self._reserved is None:
+                self._reserved = lane
+            return self._reserved is lane and not self._working
+
+    def free(self, lane: Lane) -> None:
+        """End a lane's reservation, if it has one."""
+        if self._reserved is lane:
+            with self._condition:
+                self._reserved = None
+                self._condition.notify_all()
+
+    def finished(self, task: Task) -> None:
         """Note that a taken task needs no caller any more."""
         with self._condition:
             self._working.pop(id(task), None)
 
     def discard(self, partition: int) -> int:
-        """Forget the waiting tasks of a partition that was taken away; return how many."""
+        """Forget the waiting batches of a partition that was taken away; return how many."""
+        return len(self._discard(Lane.BATCHES, partition))
+
+    def discard_requests(self, partition: int) -> list[RequestTask]:
+        """Forget the waiting requests of a partition that was taken away; return them."""
+        return [task for task in self._discard(Lane.REQUESTS, partition) if isinstance(task, RequestTask)]
+
+    def _discard(self, lane: Lane, partition: int) -> list[Task]:
         with self._condition:
-            kept = [entry for entry in self._heap if entry[2].partition != partition]
-            gone = len(self._heap) - len(kept)
+            gone = [entry[2] for entry in self._heaps[lane] if entry[2].partition == partition]
+            kept = [entry for entry in self._heaps[lane] if entry[2].partition != partition]
             heapq.heapify(kept)
-            self._heap = kept
+            self._heaps[lane] = kept
             return gone
 
     def recall(self) -> list[BatchTask]:
-        """Take back every waiting task."""
+        """Take back every waiting batch."""
         with self._condition:
-            waiting = [entry[2] for entry in sorted(self._heap)]
-            self._heap = []
-            return waiting
+            waiting = [entry[2] for entry in sorted(self._heaps[Lane.BATCHES], key=itemgetter(0, 1))]
+            self._heaps[Lane.BATCHES] = []
+            return [task for task in waiting if isinstance(task, BatchTask)]
 
     def wake(self) -> None:
         """Look again: a model's server came back."""
@@ -185,17 +285,21 @@ class TaskQueue:
             self._condition.notify_all()
 
     def ready(self) -> int:
-        """Return how many tasks could be taken now."""
+        """Return how many batches could be taken now, but for want of room."""
         with self._condition:
             now = self._clock()
-            return sum(due <= now and self._may_call(task.context.model) for due, _, task in self._heap)
+            return sum(due <= now and task.may_be_called for due, _, task in self._heaps[Lane.BATCHES])
 
     def waiting(self) -> int:
-        """Return how many tasks wait, for whatever reason."""
+        """Return how many batches wait, for whatever reason."""
         with self._condition:
-            return len(self._heap)
+            return len(self._heaps[Lane.BATCHES])
 
     def working(self) -> list[BatchTask]:
-        """Return the tasks that caller threads have in hand."""
+        """Return the batches that caller threads have in hand."""
         with self._condition:
-            return list(self._working.values())
+            return [task for task in self._working.values() if isinstance(task, BatchTask)]
+
+
+def _lane(task: Task) -> Lane:
+    return Lane.BATCHES if isinstance(task, BatchTask) else Lane.REQUESTS

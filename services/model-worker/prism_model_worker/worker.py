@@ -29,7 +29,7 @@ from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_SECONDS
-from prism.modelserver.server import ModelServer
+from prism.runs.catalogue import ModelEntry, entry_of
 from prism.runs.job import JobRefused, parse_job
 from prism.runs.table import RunsTable
 from prism.service import fault
@@ -38,16 +38,20 @@ from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
 from prism_model_worker import metrics
 from prism_model_worker.answering import Answerer, Deadlines
-from prism_model_worker.callers import Callers
+from prism_model_worker.callers import MOST_THREADS, Callers
 from prism_model_worker.careful import CarefulWork
 from prism_model_worker.contexts import RunContext
+from prism_model_worker.endpoints import Connect, Endpoints
 from prism_model_worker.membership import Hooks, Membership
+from prism_model_worker.photos.album import Album
+from prism_model_worker.photos.studio import Studio
+from prism_model_worker.requests.asking import RequestAnswerer
+from prism_model_worker.requests.lane import RequestLane
 from prism_model_worker.results import encode
-from prism_model_worker.server_watch import ServerWatch
-from prism_model_worker.settings import WorkerSettings
+from prism_model_worker.settings import WorkerSettings, lane_settings, photo_limits
 from prism_model_worker.sharing import SharedAnswers
 from prism_model_worker.status import Status
-from prism_model_worker.tasks import BatchTask, TaskQueue
+from prism_model_worker.tasks import BatchTask, Lane, TaskQueue
 
 log = get_logger(__name__)
 
@@ -63,6 +67,8 @@ SETTLE_S = 1.0
 # Results of a few ms travel together: a third less work for the broker, and a bulk run has the time.
 RESULT_LINGER_MS = 10
 BUSY_WAIT_S, IDLE_WAIT_S = 0.005, 0.1
+# Tokens of a request's call: a photo, a question and an answer.
+REQUEST_CONTEXT = 8192
 
 
 class Worker:
@@ -72,7 +78,7 @@ class Worker:
         self,
         settings: WorkerSettings,
         kafka: KafkaSettings,
-        server: ModelServer,
+        connect: Connect,
         readiness: Readiness,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,6 +87,7 @@ class Worker:
         self._readiness = readiness
         self._clock = clock
         self._session = uuid.uuid4().hex[:12]
+        self._most_calls = settings.concurrent_requests or MOST_THREADS
         self._source = f"/prism/model-worker/{settings.worker_id}"
         self._runs = RunsTable()
         self._contexts: dict[str, RunContext] = {}
@@ -91,11 +98,21 @@ class Worker:
         self._dead_letters = DeadLetters(
             self._producer, self._topics.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
         )
-        self._watch = ServerWatch(server, clock, self._on_server_back, settings.health_timeout_s)
-        self._tasks = TaskQueue(clock, self._watch.may_call)
-        answerer = Answerer(server, self._watch, Deadlines(settings.request_timeout_s), clock)
-        self._limit = settings.concurrent_requests
-        self._callers = Callers(self._limit, self._tasks, answerer)
+        self._tasks = TaskQueue(clock)
+        self._endpoints = Endpoints(
+            connect, clock, self._tasks.wake, settings.health_timeout_s, settings.concurrent_requests
+        )
+        limits = photo_limits(settings)
+        self._studio = Studio(limits)
+        album = Album(self._studio, settings.photo_dir or settings.data_dir, limits)
+        self._callers = Callers(
+            self._tasks,
+            Answerer(Deadlines(settings.request_timeout_s), clock, album=album),
+            RequestAnswerer(settings.request_timeout_s, clock),
+        )
+        # The fleet's own model: requests are answered by it, and jobs that name none.
+        self._default = self._endpoints.group(ModelEntry.model_construct(name=settings.ollama_model))
+        self._requests = self._lane(kafka) if settings.request_topic else None
         self._sharing = SharedAnswers(settings.shared_rows)
         self._backlog: deque[BatchTask] = deque()
         self._open: dict[tuple[int, int, int], BatchTask] = {}
@@ -111,14 +128,13 @@ class Worker:
             settings.consumer_group,
             self._topics.batches,
             self._session,
-            span=2 * (self._limit + SPARE),
+            span=self._span,
             hooks=Hooks(self._drain, self._lost, lambda: topic_id(self._admin, self._topics.batches)),
             clock=clock,
         )
         self.status = Status(
-            settings.worker_id, self._session, settings.ollama_model, settings.ollama_host, self._limit, clock
+            settings.worker_id, self._session, settings.ollama_model, settings.ollama_host, clock
         )
-        metrics.LIMIT.set(self._limit)
 
     def run(self, stop: StopSignal) -> None:
         """Work until asked to stop, then drain. Raises BrokerFatal when only a new process can go on."""
@@ -132,14 +148,30 @@ class Worker:
 
     def _start(self) -> None:
         if self._settings.ollama_model:
-            self._watch.watch(self._settings.ollama_model)
-        self._watch.start()
-        self._callers.start()
+            self._endpoints.watch(self._default, self._settings.ollama_model)
         while not self._table.caught_up:
             self._table.poll(1.0)
         for run in self._runs.runs.values():
             self._watch_model_of(run)
         self._membership.join()
+        if self._requests is not None:
+            self._requests.start()
+
+    def _lane(self, kafka: KafkaSettings) -> RequestLane:
+        settings = lane_settings(self._settings, self._topics.dead_letter, self._source)
+        return RequestLane(
+            settings, kafka, self._studio, self._tasks, self._default, self._request_context, self._clock
+        )
+
+    def _request_context(self) -> int:
+        """Return the context length of requests: that of the model's runs, for a change reloads it."""
+        model = self._settings.ollama_model
+        used = [
+            one.num_ctx
+            for one in list(self._contexts.values())
+            if one.model == model and not one.record.state.ended
+        ]
+        return max([REQUEST_CONTEXT, *used])
 
     def _turn(self) -> None:
         wanted = self._wanted()
@@ -153,14 +185,15 @@ class Worker:
         self._table.poll(0.0)
         self._producer.poll(0)
         self._membership.commit_if_due()
-        self._mind_the_server()
+        self._mind_the_servers()
         self._heartbeat_if_due()
         self._check()
 
     def _check(self) -> None:
         self._producer_errors.check()
-        if self._callers.broken is not None:
-            raise self._callers.broken
+        broken = self._callers.broken or (self._requests.broken if self._requests is not None else None)
+        if broken is not None:
+            raise broken
         self._readiness.set("broker", not self._table.broker_away, "no Kafka broker answers")
 
     # Batches in
@@ -171,10 +204,10 @@ class Worker:
             return 0
         if not self._membership.subscribed:
             return 0
-        if self._watch.closed_reason() is not None or self._dead_letters.crowded:
+        if self._endpoints.closed_reason() is not None or self._dead_letters.crowded:
             return 0
         active = len(self._tasks.working()) + self._tasks.ready() + len(self._backlog)
-        most = self._limit + SPARE
+        most = min(self._endpoints.limit, self._most_calls) + SPARE
         # What waits (for its time, for one of several models) is in memory too.
         return min(most - active, MOST_IN_HAND * most - len(self._open))
 
@@ -219,8 +252,9 @@ class Worker:
         if record is None:
             return None
         if run_id not in self._contexts:
-            self._contexts[run_id] = RunContext.of(record, self._settings.ollama_model)
-            self._watch.watch(self._contexts[run_id].model)
+            context = RunContext.of(record, self._settings.ollama_model, self._endpoints.group)
+            self._endpoints.watch(context.servers, context.model)
+            self._contexts[run_id] = context
         return self._contexts[run_id]
 
     def _on_run(self, record: Record) -> None:
@@ -243,8 +277,9 @@ class Worker:
         if run.state.ended or not run.prompt:
             return
         try:
-            self._watch.watch(parse_job(run.job).model.name or self._settings.ollama_model)
-        except JobRefused as error:
+            model = parse_job(run.job).model.name or self._settings.ollama_model
+            self._endpoints.watch(self._endpoints.group(entry_of(run.model_entry, model)), model)
+        except (JobRefused, ValueError) as error:
             log.warning("job_not_read", run_id=run.run_id, error=error)
 
     # Calls
@@ -257,6 +292,7 @@ class Worker:
         if self._careful is not None and self._unnamed:
             self._name_and_ask(self._careful)
         if self._careful is None and not any(self._is_careful(task) for task in self._backlog):
+            self._tasks.free(Lane.BATCHES)
             while self._backlog:
                 self._route(self._backlog.popleft())
             return
@@ -264,7 +300,7 @@ class Worker:
             self._backlog.extend(self._tasks.recall())
             # By offset: the one that is named is then the first that the next owner meets.
             suspects = [task for task in self._backlog if self._is_careful(task)]
-            if suspects and not self._tasks.working():
+            if suspects and self._tasks.reserve(Lane.BATCHES):
                 self._begin_careful(min(suspects, key=lambda task: (task.partition, task.offset)))
 
     def _route(self, task: BatchTask) -> None:
@@ -410,8 +446,12 @@ class Worker:
         woken = [one for task in gone for one in self._sharing.abandon(task)]
         self._backlog.extend(one for one in woken if _place(one) in self._open)
 
-    def _mind_the_server(self) -> None:
-        reason = self._watch.closed_reason()
+    def _mind_the_servers(self) -> None:
+        limit = self._endpoints.limit
+        metrics.LIMIT.set(limit)
+        # One more to watch the clock, one that is on its way back with a reply.
+        self._callers.grow_to(min(limit, self._most_calls) + 2)
+        reason = self._away_reason()
         self._readiness.set("model server", reason is None, reason or "")
         now = self._clock()
         if reason is None:
@@ -425,26 +465,33 @@ class Worker:
             log.warning("leaving_until_model_server_is_back", reason=reason)
             self._membership.leave()
 
-    def _on_server_back(self) -> None:
-        self._tasks.wake()
+    def _away_reason(self) -> str | None:
+        return self._endpoints.closed_reason() or self._endpoints.starved_reason()
+
+    def _span(self) -> int:
+        """Return the offsets of one partition that may be in hand, rounded up: it is told with commits."""
+        return 1 << (2 * (self._endpoints.limit + SPARE) - 1).bit_length()
 
     # What others see
 
     def _heartbeat_if_due(self) -> None:
         if self._clock() >= self._heartbeat_due:
             self._heartbeat_due = self._clock() + HEARTBEAT_SECONDS
-            away = self._watch.closed_reason()
+            away = self._away_reason()
             self._heartbeat(WorkerState.WAITING if away else WorkerState.RUNNING, away)
 
     def _heartbeat(self, state: WorkerState, reason: str | None) -> None:
         in_flight = [task.batch.id for task in list(self._open.values())]
         metrics.IN_FLIGHT.set(len(in_flight))
-        beat = self.status.heartbeat(state, reason, in_flight, self._membership.holdings.partitions())
+        limit = min(self._endpoints.limit, self._most_calls)
+        beat = self.status.heartbeat(state, reason, limit, in_flight, self._membership.holdings.partitions())
         with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
             self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
 
     def _stop(self) -> None:
         self._stopping = True
+        if self._requests is not None:
+            self._requests.stop()
         self._heartbeat(WorkerState.DRAINING, "asked to stop")
         self._drain_for(self._membership.holdings.partitions(), STOP_DRAIN_S)
         try:
@@ -452,10 +499,13 @@ class Worker:
         except BrokerAway as error:
             log.warning("not_given_back", error=error)
         self._open.clear()
+        if self._requests is not None:
+            self._requests.close()
         self._heartbeat(WorkerState.STOPPED, None)
         self._producer.flush(3.0)
         self._tasks.close()
-        self._watch.close()
+        self._endpoints.close()
+        self._studio.close()
         self._table.close()
 
 

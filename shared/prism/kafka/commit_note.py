@@ -38,6 +38,8 @@ class CommitNote:
     careful_until: int = 0
     suspect: Suspect | None = None
     finished: tuple[Run, ...] = ()
+    # How many offsets its owner may have in hand.
+    span: int = 0
 
     def encode(self, committed: int) -> str:
         """Return the text for a commit at `committed`: at most MAX_BYTES, the furthest runs left out."""
@@ -47,7 +49,7 @@ class CommitNote:
             if len(text) <= MAX_BYTES:
                 return text
             if not runs:
-                return CommitNote(self.topic, self.owner).encode(committed)
+                return CommitNote(self.topic, self.owner, span=self.span).encode(committed)
             # What is left out is paid for again after a death; it is never lost.
             runs = runs[: max(0, len(runs) * 3 // 4)]
 
@@ -59,6 +61,8 @@ class CommitNote:
             fields["l"] = self.losses
         if self.careful_until:
             fields["c"] = self.careful_until
+        if self.span:
+            fields["w"] = self.span
         if self.suspect is not None:
             one = self.suspect
             fields["s"] = [one.offset, one.row, one.deaths, list(one.poisoned)]
@@ -77,6 +81,7 @@ class CommitNote:
                 careful_until=int(fields.get("c", 0)),
                 suspect=_decode_suspect(suspect) if suspect else None,
                 finished=tuple(_decode_runs(committed, str(fields.get("f", "")))),
+                span=int(fields.get("w", 0)),
             )
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return cls()

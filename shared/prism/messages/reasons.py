@@ -16,6 +16,10 @@ class RowReason(StrEnum):
     FIELD_TOO_LONG = "field_too_long"
     EMPTY_MESSAGE = "empty_message"
     ROW_TOO_LONG = "row_too_long"
+    # Its photo cannot be used, or the model cannot see.
+    NO_PHOTO = "no_photo"
+    BAD_PHOTO = "bad_photo"
+    NO_VISION = "no_vision"
     # The model's answer for this row was never acceptable.
     NOT_JSON = "not_json"
     TRUNCATED_REPLY = "truncated_reply"
@@ -58,6 +62,7 @@ class FileReason(StrEnum):
     NO_SPACE = "no_space"
     TOO_LARGE = "too_large"
     CHECKSUM_MISMATCH = "checksum_mismatch"
+    MODEL_CHANGED = "model_changed"
     SOURCE_CHANGED = "source_changed"
     SOURCE_GONE = "source_gone"
     RUN_ID_TAKEN = "run_id_taken"
@@ -78,3 +83,7 @@ class MessageReason(StrEnum):
     RUN_ID_TAKEN = "run_id_taken"
     UNKNOWN_COMMAND = "unknown_command"
     STALE = "stale"
+    # A photo or text request: without a reply, answered with an error at once, or after it was tried.
+    REQUEST_SKIPPED = "request_skipped"
+    REQUEST_REFUSED = "request_refused"
+    REQUEST_FAILED = "request_failed"

@@ -88,6 +88,7 @@ class RunRecord(Message):
     job_name: str = ""
     job: dict[str, Any] = {}
     prompt: dict[str, Any] = {}
+    model_entry: dict[str, Any] = Field({}, description="the job's model in `models.json`, as it was then")
     files: list[RunFile] = []
     results_partition: int = 0
     priority: int = DEFAULT_PRIORITY

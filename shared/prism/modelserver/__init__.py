@@ -1,11 +1,13 @@
-"""Clients of model servers, behind one interface, `ModelServer`; Ollama's is the first."""
+"""Clients of model servers (Ollama, its cloud, OpenAI's API), behind one interface, `ModelServer`."""
 
+from prism.modelserver.backends import Endpoint, connect, endpoints
 from prism.modelserver.errors import (
     AccessRefused,
     AwayReason,
     CallFailed,
     CallTimeout,
     ModelMissing,
+    ModelNotRunningError,
     ModelServerError,
     PromptTruncated,
     QuotaExhausted,
@@ -16,7 +18,15 @@ from prism.modelserver.errors import (
     UnusableReason,
 )
 from prism.modelserver.ollama import Ollama
-from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest, ModelInfo, ModelServer
+from prism.modelserver.openai_api import OpenAICompatible, SchemaSupport
+from prism.modelserver.server import (
+    ChatMessage,
+    ChatReply,
+    ChatRequest,
+    ModelDescription,
+    ModelInfo,
+    ModelServer,
+)
 
 __all__ = [
     "AccessRefused",
@@ -26,16 +36,23 @@ __all__ = [
     "ChatMessage",
     "ChatReply",
     "ChatRequest",
+    "Endpoint",
+    "ModelDescription",
     "ModelInfo",
     "ModelMissing",
+    "ModelNotRunningError",
     "ModelServer",
     "ModelServerError",
     "Ollama",
+    "OpenAICompatible",
     "PromptTruncated",
     "QuotaExhausted",
     "ReplyTruncated",
     "ReplyUnusable",
     "RequestRefused",
+    "SchemaSupport",
     "ServerAway",
     "UnusableReason",
+    "connect",
+    "endpoints",
 ]

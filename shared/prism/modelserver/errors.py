@@ -69,7 +69,11 @@ class QuotaExhausted(ServerAway):
 
 
 class ModelMissing(ModelServerError):
-    """The server does not have the model."""
+    """The server does not have the model; the message says how to get it."""
+
+
+# The name in the Models Processor's document.
+ModelNotRunningError = ModelMissing
 
 
 class AccessRefused(ModelServerError):
@@ -107,8 +111,8 @@ class ReplyUnusable(ModelServerError):
 
 
 class PromptTruncated(ModelServerError):
-    """The prompt does not fit `num_ctx`: the server refused it, or answered a shortened one."""
+    """The prompt does not fit the context: the server refused it, or answered a shortened one."""
 
 
 class ReplyTruncated(ModelServerError):
-    """The reply was cut at `num_predict` or at the end of the context."""
+    """The reply was cut at its limit of tokens or at the end of the context."""

@@ -44,6 +44,13 @@ class Answer:
     retry_after: str | None
 
 
+def bearer(api_key: str | None) -> str | None:
+    """Return the Authorization header for a key; None without one. Raises ValueError for what is none."""
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("the API key has characters that an HTTP header cannot carry")
+    return f"Bearer {api_key}" if api_key else None
+
+
 class Transport:
     """Keep-alive connections to one server. Threads share it.
 

@@ -49,11 +49,11 @@ def generated_run_id(
     return f"{project}_{version}_m{model_tag}_{when}_{partition}-{offset}"
 
 
-def model_tag(name: str | None, ids: Mapping[str, str]) -> str:
+def model_tag(name: str | None, model_id: str | None) -> str:
     """Return a model's id in `models.json`, else ten alphanumerics of its name; 0 is the fleet's own."""
     if not name:
         return "0"
-    return _alphanumerics(ids.get(name, "")) or _alphanumerics(name) or "0"
+    return model_id or _alphanumerics(name) or "0"
 
 
 def _alphanumerics(text: str) -> str:

@@ -25,9 +25,10 @@ EXIT_BAD_SETTINGS = 3
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,100}")
 # What Kubernetes sets for a Service called `kafka…`, and Kafka's own scripts: not librdkafka's.
+# A group's name is one service's setting, never every client's.
 _NOT_LIBRDKAFKA = re.compile(
     r"KAFKA_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.+)?)?)"
-    r"|KAFKA_(HOME|VERSION|OPTS|LOG_DIR|DEBUG|CLUSTER_ID|(HEAP|GC_LOG|LOG4J|JMX|JVM_PERFORMANCE)_OPTS)"
+    r"|KAFKA_(GROUP_ID|HOME|VERSION|OPTS|LOG_DIR|DEBUG|CLUSTER_ID|(HEAP|GC_LOG|LOG4J|JMX|JVM_PERFORMANCE)_OPTS)"
 )
 
 Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)

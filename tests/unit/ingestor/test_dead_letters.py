@@ -13,6 +13,7 @@ from prism.kafka.errors import BrokerFatal
 from prism.kafka.frontier import OffsetFrontier
 from prism.kafka.records import Record
 from prism.messages import MessageReason, RunRecord, RunState, Topics
+from prism.runs.catalogue import Catalogue
 from prism_ingestor.acceptance import Acceptance
 from prism_ingestor.commands import ControlTopic
 from prism_ingestor.intake import IntakeReader
@@ -152,7 +153,7 @@ class Counter:
         checker: Any = self
         self.acceptance = Acceptance(
             intake,
-            IntakeReader(folder, dict, 1.0, lambda: 0.0),
+            IntakeReader(folder, Catalogue, 1.0, lambda: 0.0),
             self.ledger,
             checker,
             sources,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from prism.kafka.records import Record
 from prism.messages import FileReason, MessageSource, RunRecord, RunState, UriSource
+from prism.runs.catalogue import Catalogue
 from prism.runs.naming import is_run_id
 from prism_ingestor.intake import MAX_NAME, IntakeReader, Submission
 from tests.unit.kafka.test_records import FakeMessage
@@ -27,7 +28,7 @@ class Intake:
         (folder / "broken.yaml").write_text("model: {batch_size: many}")
         self.now = 0.0
         self.offset = 0
-        self.reader = IntakeReader(folder, dict, TIMEOUT_S, lambda: self.now)
+        self.reader = IntakeReader(folder, Catalogue, TIMEOUT_S, lambda: self.now)
 
     def read(
         self, value: bytes | None = b"x", key: bytes | None = b"march", **headers: Any

@@ -299,3 +299,29 @@ def test_runs_have_turns_and_share_the_window(office: Office) -> None:
     office.feeder.turn()
     assert sorted(office.batches()) == [f"{run_id}/l/{n}" for run_id in ("a", "b") for n in range(3)]
     assert not office.feeder.turn()
+
+
+def test_a_model_that_changes_in_the_middle_fails_its_run(office: Office) -> None:
+    office.run()
+    office.states.progressed(Progress(run_id="r", model_digests=["sha256:a"]))
+    assert office.state() is RunState.RUNNING
+    office.states.progressed(Progress(run_id="r", model_digests=["sha256:a", "sha256:b"]))
+    office.producer.flush()
+    record = office.producer.table().runs["r"]
+    assert (record.state, record.reason) == (RunState.FAILED, "model_changed")
+
+
+def test_a_run_whose_budget_is_reached_is_fed_no_more_and_says_so(office: Office) -> None:
+    file = RunFile(label="l", source=UriSource(uri="file:///x"))
+    job = {"model": {"batch_size": "1"}, "budget": {"tokens": "150"}}
+    record = RunRecord(run_id="r", epoch=0, state=RunState.ACCEPTED, files=[file], job=job)
+    office.checker.submit(office.ledger.write(record))
+    office.checked()
+    office.producer.flush()
+    feed = office.feeder.feeds["r"]
+    office.feeder._feed_one(feed)
+    merged = {"l": FileProgress(merged_through=1, rows_ok=1)}
+    office.states.progressed(Progress(run_id="r", files=merged, rows_ok=1, prompt_tokens=100))
+    assert not office.feeder.turn()
+    assert feed.out_of_budget is not None
+    assert "100 of 150 tokens" in feed.out_of_budget

@@ -2,6 +2,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ import pytest
 from prism.modelserver import errors
 from prism.modelserver.errors import AwayReason, UnusableReason
 from prism.modelserver.ollama import Ollama, base_url
-from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest, ModelInfo, ModelServer
+from prism.modelserver.server import (
+    ChatMessage,
+    ChatReply,
+    ChatRequest,
+    ModelDescription,
+    ModelInfo,
+    ModelServer,
+)
 from tests.unit.modelserver.conftest import Serve
 from tests.unit.modelserver.server import Handler, Request, respond, respond_json
 
@@ -128,8 +136,60 @@ def test_version_models_and_the_presence_of_a_model(serve: Serve) -> None:
 
 def test_a_missing_model_is_named_with_the_way_to_get_it(serve: Serve) -> None:
     _, client = serve(always(404, {"error": "model 'llama3' not found"}))
-    with pytest.raises(errors.ModelMissing, match="ollama pull llama3"):
+    with pytest.raises(errors.ModelNotRunningError, match="ollama pull llama3"):
         client.assert_model("llama3")
+    with pytest.raises(errors.ModelMissing, match="ollama pull llama3"):
+        client.describe("llama3")
+
+
+SHOWN: dict[str, Any] = {
+    "details": {"parameter_size": "8.0B", "quantization_level": "Q4_K_M"},
+    "model_info": {
+        "general.architecture": "llama",
+        "llama.context_length": 131_072,
+        "clip.vision.context_length": 9,
+    },
+    "capabilities": ["completion", "vision"],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "described"),
+    [
+        ({}, ModelDescription("llama3", "abc", 131_072, True, True, "8.0B", "Q4_K_M")),
+        (
+            {"capabilities": ["completion"]},
+            ModelDescription("llama3", "abc", 131_072, False, True, "8.0B", "Q4_K_M"),
+        ),
+        (
+            {"remote_host": "https://ollama.com:443"},
+            ModelDescription("llama3", "abc", 131_072, True, False, "8.0B", "Q4_K_M"),
+        ),
+        (
+            {"capabilities": None, "details": None, "model_info": None},
+            ModelDescription("llama3", "abc", None, None, True, None, None),
+        ),
+        (
+            {"model_info": {"llama.context_length": 8}},
+            ModelDescription("llama3", "abc", None, True, True, "8.0B", "Q4_K_M"),
+        ),
+    ],
+)
+def test_what_is_known_of_a_model(serve: Serve, changed: dict[str, Any], described: ModelDescription) -> None:
+    answers: dict[str, object] = {
+        "/api/tags": {"models": [{"name": "llama3:latest", "digest": "abc"}]},
+        "/api/show": SHOWN | changed,
+    }
+    _, client = serve(lambda connection, request: respond_json(connection, 200, answers[request.path]))
+    assert client.describe("llama3") == described
+
+
+@pytest.mark.parametrize("given", [[{"token": "a", "logprob": -0.5}], None, "odd"])
+def test_log_probabilities_if_asked_for_and_given(serve: Serve, request_: ChatRequest, given: object) -> None:
+    server, client = serve(always(200, REPLY | {"logprobs": given}))
+    reply = client.chat(replace(request_, logprobs=True))
+    assert reply.logprobs == ((-0.5,) if isinstance(given, list) else ())
+    assert server.requests[0].json["logprobs"] is True
 
 
 @pytest.mark.parametrize(
@@ -204,6 +264,15 @@ def test_a_usage_limit_is_a_matter_of_hours(serve: Serve, request_: ChatRequest,
     assert isinstance(told, errors.QuotaExhausted)
     assert told.until is not None
     assert isinstance(failure(serve, always(200, {"error": said}), request_), errors.QuotaExhausted)
+
+
+def test_a_limit_may_say_when_it_ends(serve: Serve, request_: ChatRequest) -> None:
+    before = datetime.now(UTC)
+    told = failure(serve, always(429, {"error": "weekly usage limit reached, resets in 3h 12m"}), request_)
+    assert isinstance(told, errors.QuotaExhausted)
+    assert told.retry_after_s == 11_520.0
+    assert told.until is not None
+    assert timedelta(hours=3, minutes=12) <= told.until - before < timedelta(hours=3, minutes=13)
 
 
 def test_a_redirect_is_not_followed(serve: Serve, request_: ChatRequest) -> None:

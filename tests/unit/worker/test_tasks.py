@@ -7,17 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from prism.messages import BatchRow, RunState
+from prism.modelserver.errors import AwayReason, ServerAway
 from prism_model_worker.callers import Callers
-from prism_model_worker.tasks import BatchTask, Group, TaskQueue
-from tests.unit.worker.world import MODEL, Bench, Clock, batch, context, task
-
-
-class Gates:
-    def __init__(self) -> None:
-        self.closed: set[str] = set()
-
-    def __call__(self, model: str) -> bool:
-        return model not in self.closed
+from prism_model_worker.endpoints import Endpoint, ServerGroup
+from prism_model_worker.tasks import BatchTask, Group, Task, TaskQueue
+from tests.unit.worker.world import MODEL, Bench, Clock, ScriptedServer, Servers, batch, context, task
 
 
 @pytest.fixture
@@ -26,17 +20,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gates() -> Gates:
-    return Gates()
+def servers() -> Servers:
+    return Servers()
 
 
 @pytest.fixture
-def tasks(clock: Clock, gates: Gates) -> TaskQueue:
-    return TaskQueue(clock, gates)
+def tasks(clock: Clock) -> TaskQueue:
+    return TaskQueue(clock)
 
 
-def next_of(tasks: TaskQueue) -> BatchTask | None:
-    return tasks._next()[0]
+def next_of(tasks: TaskQueue) -> Task | None:
+    found, _ = tasks._next()
+    return found[0] if found else None
+
+
+def taken(tasks: TaskQueue) -> Task | None:
+    found = tasks.take()
+    return found[0] if found else None
 
 
 def await_true(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
@@ -74,9 +74,9 @@ def test_first_come_first_served(tasks: TaskQueue) -> None:
     tasks.put(one)
     tasks.put(two)
     assert tasks.ready() == 2
-    assert tasks.take() is one
+    assert taken(tasks) is one
     assert tasks.working() == [one]
-    assert tasks.take() is two
+    assert taken(tasks) is two
     tasks.finished(one)
     assert tasks.working() == [two]
 
@@ -86,31 +86,72 @@ def test_a_delayed_task_waits_for_its_time(tasks: TaskQueue, clock: Clock) -> No
     tasks.put(late, 5.0)
     tasks.put(now)
     assert (tasks.ready(), tasks.waiting()) == (1, 2)
-    assert tasks.take() is now
+    assert taken(tasks) is now
     assert tasks._next() == (None, 5.0)
     clock.now += 5
     assert tasks.ready() == 1
-    assert tasks.take() is late
+    assert taken(tasks) is late
 
 
-def test_a_closed_gate_holds_up_its_model_alone(tasks: TaskQueue, gates: Gates) -> None:
-    other = task(of=context(name="other"))
-    blocked = task()
-    gates.closed.add(MODEL)
+def test_a_closed_gate_holds_up_its_model_alone(tasks: TaskQueue, servers: Servers) -> None:
+    other = task(of=context(name="other", servers=servers))
+    blocked = task(of=context(servers=servers))
+    servers.closed.add(MODEL)
     tasks.put(blocked)
     tasks.put(other)
     assert tasks.ready() == 1
-    assert tasks.take() is other
+    assert taken(tasks) is other
     assert next_of(tasks) is None
-    gates.closed.clear()
-    assert tasks.take() is blocked
+    servers.closed.clear()
+    assert taken(tasks) is blocked
 
 
-def test_a_cancelled_runs_task_needs_no_server(tasks: TaskQueue, gates: Gates) -> None:
-    gates.closed.add(MODEL)
-    cancelled = task(of=context(RunState.CANCELLED))
+def test_a_cancelled_runs_task_needs_no_server(tasks: TaskQueue, servers: Servers) -> None:
+    servers.closed.add(MODEL)
+    cancelled = task(of=context(RunState.CANCELLED, servers=servers))
     tasks.put(cancelled)
-    assert tasks.take() is cancelled
+    assert tasks.take() == (cancelled, None)
+
+
+def test_a_full_server_holds_its_tasks_up_until_a_call_ends(tasks: TaskQueue, clock: Clock) -> None:
+    full = ServerGroup([Endpoint("", ScriptedServer(clock), clock, lambda: None, 5.0, cap=1)])
+    full.watch(MODEL)
+    full.endpoints[0].watch._probe_due()
+    one, two = task(of=context(servers=full)), task(of=context(servers=full))
+    tasks.put(one)
+    tasks.put(two)
+    found = tasks.take()
+    assert found is not None
+    assert found[0] is one
+    assert tasks._next() == (None, None)
+    assert found[1] is not None
+    found[1].answered(1)
+    clock.now += 1
+    assert taken(tasks) is two
+
+
+def test_of_several_servers_the_one_with_most_room_is_asked(clock: Clock) -> None:
+    endpoints = [Endpoint(url, ScriptedServer(clock), clock, lambda: None, 5.0, None) for url in "ab"]
+    group = ServerGroup(endpoints)
+    group.watch(MODEL)
+    for one in endpoints:
+        one.watch._probe_due()
+    asked = []
+    for _ in range(4):
+        clock.now += 1  # the first permits are paced
+        lease = group.acquire(MODEL)
+        assert lease is not None
+        asked.append(lease.endpoint.url)
+    assert sorted(asked) == ["a", "a", "b", "b"]
+    endpoints[0].watch.blame(MODEL, ServerAway("gone", reason=AwayReason.UNREACHABLE))
+    clock.now += 1
+    lease = group.acquire(MODEL)
+    assert lease is not None
+    assert lease.endpoint.url == "b"
+    assert group.closed_reason(MODEL) is None
+    endpoints[1].watch.blame(MODEL, ServerAway("lost", reason=AwayReason.UNREACHABLE))
+    assert group.acquire(MODEL) is None
+    assert group.closed_reason(MODEL) == "gone; lost"
 
 
 def test_the_tasks_of_a_partition_are_discarded(tasks: TaskQueue) -> None:
@@ -136,13 +177,14 @@ def test_closing_lets_everybody_go(tasks: TaskQueue) -> None:
 
 def test_a_delayed_task_is_not_forgotten_by_who_knew_its_time() -> None:
     """A waits for T1's time, B waits behind A; A is given T2: now B must wait for T1's time."""
-    tasks = TaskQueue(time.monotonic, lambda _: True)
-    taken: list[BatchTask | None] = []
+    tasks = TaskQueue(time.monotonic)
+    taken: list[Task | None] = []
     waiters = tasks._condition._waiters  # type: ignore[attr-defined]
     one, two = task(), task()
 
     def take() -> None:
-        taken.append(tasks.take())
+        found = tasks.take()
+        taken.append(found[0] if found else None)
 
     threads = [threading.Thread(target=take, daemon=True) for _ in range(2)]
     threads[0].start()
@@ -158,10 +200,10 @@ def test_a_delayed_task_is_not_forgotten_by_who_knew_its_time() -> None:
 
 def test_callers_work_until_all_is_answered() -> None:
     bench = Bench()
-    tasks = TaskQueue(time.monotonic, bench.watch.may_call)
-    callers = Callers(3, tasks, bench.answerer)
-    callers.start()
-    works = [task(3, offset=number) for number in range(20)]
+    tasks = TaskQueue(time.monotonic)
+    callers = Callers(tasks, bench.answerer)
+    callers.grow_to(3)
+    works = [task(3, context(servers=bench.servers), number) for number in range(20)]
     for work in works:
         tasks.put(work)
     finished = {id(callers.finished.get(timeout=10)) for _ in works}
@@ -173,9 +215,9 @@ def test_callers_work_until_all_is_answered() -> None:
 
 def test_a_cancelled_run_is_answered_without_a_call() -> None:
     bench = Bench()
-    tasks = TaskQueue(time.monotonic, bench.watch.may_call)
-    callers = Callers(1, tasks, bench.answerer)
-    callers.start()
+    tasks = TaskQueue(time.monotonic)
+    callers = Callers(tasks, bench.answerer)
+    callers.grow_to(1)
     tasks.put(task(3, of=context(RunState.CANCELLED)))
     work = callers.finished.get(timeout=10)
     assert {getattr(one, "reason", "ok") for one in work.outcomes.values()} == {"cancelled"}
@@ -189,10 +231,10 @@ def test_an_error_that_nobody_foresaw_ends_the_process_and_not_a_thread() -> Non
         raise RuntimeError("a bug")
 
     bench = Bench(broken)
-    tasks = TaskQueue(time.monotonic, bench.watch.may_call)
-    callers = Callers(1, tasks, bench.answerer)
-    callers.start()
-    tasks.put(task(1))
+    tasks = TaskQueue(time.monotonic)
+    callers = Callers(tasks, bench.answerer)
+    callers.grow_to(1)
+    tasks.put(task(1, context(servers=bench.servers)))
     await_true(lambda: callers.broken is not None, "the caller says that it is broken")
     assert isinstance(callers.broken, RuntimeError)
     tasks.close()

@@ -7,10 +7,10 @@ from typing import Any
 
 from prism.messages import Batch, BatchRow, MessageSource, RunFile, RunRecord, RunState
 from prism.modelserver.errors import ModelServerError
-from prism.modelserver.server import ChatReply, ChatRequest, ModelInfo
+from prism.modelserver.server import ChatReply, ChatRequest, ModelDescription, ModelInfo
 from prism_model_worker.answering import Answerer, Deadlines
 from prism_model_worker.contexts import RunContext
-from prism_model_worker.server_watch import ServerWatch
+from prism_model_worker.endpoints import Endpoint, Lease, ServerGroup
 from prism_model_worker.tasks import BatchTask
 
 MODEL = "m"
@@ -53,8 +53,26 @@ def run_record(state: RunState = RunState.RUNNING, **model: str) -> RunRecord:
     )
 
 
-def context(state: RunState = RunState.RUNNING, **model: str) -> RunContext:
-    return RunContext.of(run_record(state, **model), MODEL)
+class Servers(ServerGroup):
+    """Servers that have room without end, but for the models whose gate is closed."""
+
+    def __init__(self, endpoint: Endpoint | None = None) -> None:
+        self.closed: set[str] = set()
+        clock = Clock()
+        self._endpoint = endpoint or Endpoint("", ScriptedServer(clock), clock, lambda: None, 5.0, None)
+        super().__init__([self._endpoint])
+
+    def may_call(self, model: str) -> bool:
+        return model not in self.closed
+
+    def acquire(self, model: str) -> Lease | None:
+        return Lease(self._endpoint, model, None) if self.may_call(model) else None
+
+
+def context(
+    state: RunState = RunState.RUNNING, servers: ServerGroup | None = None, **model: str
+) -> RunContext:
+    return RunContext.of(run_record(state, **model), MODEL, lambda _: servers or SERVERS)
 
 
 def batch(rows: int | Sequence[BatchRow], sequence: int = 0) -> Batch:
@@ -119,6 +137,10 @@ class ScriptedServer:
     def version(self) -> str:
         return "1"
 
+    def describe(self, name: str) -> ModelDescription:
+        self._fail()
+        return ModelDescription(name, "sha256:abc")
+
     def models(self) -> list[ModelInfo]:
         self._fail()
         return [ModelInfo(f"{MODEL}:latest", "sha256:abc")]
@@ -138,14 +160,20 @@ class Bench:
         self.clock = Clock()
         self.server = ScriptedServer(self.clock, script)
         self.opened = 0
-        self.watch = ServerWatch(self.server, self.clock, self._on_open, 5.0)
+        self.endpoint = Endpoint("", self.server, self.clock, self._on_open, 5.0, None)
+        self.servers = Servers(self.endpoint)
+        self.watch = self.endpoint.watch
         self.watch.watch(MODEL)
         self.watch._probe_due()
-        self.answerer = Answerer(self.server, self.watch, Deadlines(60.0), self.clock, lambda: jitter)
+        self.answerer = Answerer(Deadlines(60.0), self.clock, lambda: jitter)
         self.pauses: list[float] = []
 
     def _on_open(self) -> None:
         self.opened += 1
+
+    def step(self, work: BatchTask) -> float:
+        """Make one call for a task."""
+        return self.answerer.step(work, Lease(self.endpoint, MODEL, None))
 
     def probe(self, after_s: float = 10.0) -> None:
         """Let time pass, and the watch look."""
@@ -160,8 +188,11 @@ class Bench:
             if not self.watch.may_call(MODEL):
                 self.probe()
                 continue
-            pause_s = self.answerer.step(work)
+            pause_s = self.step(work)
             if pause_s:
                 self.pauses.append(pause_s)
                 self.clock.now += pause_s
         return most
+
+
+SERVERS = Servers()

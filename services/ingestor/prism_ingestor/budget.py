@@ -1,0 +1,56 @@
+"""What a run may cost: when the next batch would go beyond it, nothing more is fed.
+
+What is fed and not merged yet is counted as dear as what is merged on average, so a run ends near its
+budget and not a window of batches beyond it. Before anything is merged only a few batches are risked.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from prism.messages import Progress, RunRecord
+from prism.runs.catalogue import ModelEntry, entry_of
+from prism.runs.job import Budget, parse_job
+
+# Batches at once while nobody knows what one costs.
+FIRST_BATCHES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A run's budget and the price of its model."""
+
+    budget: Budget
+    entry: ModelEntry
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "Meter":
+        """Return the meter of a run, with the prices that were valid when it was accepted."""
+        job = parse_job(record.job, record.job_name)
+        return cls(job.budget, entry_of(record.model_entry, job.model.name))
+
+    def allows(self, progress: Progress | None, merged: int, unmerged: int) -> bool:
+        """Return whether one more batch may be fed. merged, unmerged: batches."""
+        if self.budget.tokens is None and self.budget.money is None:
+            return True
+        if progress is None or not merged:
+            return unmerged < FIRST_BATCHES
+        ahead = Decimal(merged + unmerged + 1) / merged
+        tokens = progress.prompt_tokens + progress.completion_tokens
+        if self.budget.tokens is not None and tokens * ahead > self.budget.tokens:
+            return False
+        money = self._money(progress)
+        return self.budget.money is None or money is None or money * ahead <= self.budget.money
+
+    def reached(self, progress: Progress) -> str:
+        """Return the reason of a run that stands still because of its budget."""
+        parts = []
+        if self.budget.tokens is not None:
+            tokens = progress.prompt_tokens + progress.completion_tokens
+            parts.append(f"{tokens:,} of {self.budget.tokens:,} tokens")
+        money = self._money(progress)
+        if self.budget.money is not None and money is not None and self.entry.price is not None:
+            parts.append(f"{money:.4f} of {self.budget.money} {self.entry.price.currency}")
+        return f"budget reached: {', '.join(parts)}; cancel the run, or send the rest under a larger budget"
+
+    def _money(self, progress: Progress) -> Decimal | None:
+        return self.entry.cost(progress.prompt_tokens, progress.completion_tokens)

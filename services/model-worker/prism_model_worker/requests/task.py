@@ -1,0 +1,86 @@
+"""A request in hand: from its offset to its reply."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prism.kafka.records import Record
+from prism_model_worker.endpoints import Lease, ServerGroup
+from prism_model_worker.photos.photo import Photo
+from prism_model_worker.requests.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request is not answered. `message` is for its sender: nothing internal is in it."""
+
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class RequestTask:
+    """One request. Owned by one thread at a time, as a `BatchTask` is.
+
+    received_at: by the monotonic clock. num_ctx: context length of its calls in tokens.
+    model_seconds: spent in calls. on_done: called once, by the caller that ended it.
+    """
+
+    record: Record
+    request: Request
+    epoch: int
+    model: str
+    servers: ServerGroup
+    num_ctx: int
+    received_at: float
+    on_done: Callable[["RequestTask"], None]
+    photo: Photo | None = None
+    model_seconds: float = 0.0
+    tries: int = 0
+    repair: tuple[str, str] | None = None
+    repaired: bool = False
+    blamed_at: float | None = None
+    answer: str | None = None
+    failure: Failure | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is something to reply."""
+        return self.answer is not None or self.failure is not None
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Partition, epoch and offset: what names it while it is held."""
+        return self.record.partition, self.epoch, self.record.offset
+
+    @property
+    def partition(self) -> int:
+        """The partition that it came from."""
+        return self.record.partition
+
+    @property
+    def room(self) -> tuple[int, str]:
+        """What tells tasks apart that wait for another server's room."""
+        return id(self.servers), self.model
+
+    @property
+    def needs_no_call(self) -> bool:
+        """Whether it can be ended without a server: nobody waits for its answer any more."""
+        return self.request.is_late(time.time())
+
+    @property
+    def may_be_called(self) -> bool:
+        """Whether a server of its model is up."""
+        return self.servers.may_call(self.model)
+
+    def acquire(self) -> Lease | None:
+        """Return leave for one call, if a server is up and has room."""
+        return self.servers.acquire(self.model)
+
+    def wait_hint_s(self) -> float | None:
+        """Seconds until there may be room by time alone."""
+        return self.servers.wait_hint_s(self.model)
+
+    def fail(self, code: str, message: str) -> None:
+        """End it without an answer."""
+        self.failure = Failure(code, message)

@@ -1,0 +1,227 @@
+"""Photo and text requests through a real broker: what each is answered, and that none is lost."""
+
+import base64
+import io
+import json
+import struct
+import time
+import zlib
+from collections import Counter
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from prism.kafka.records import Record
+from tests.integration.stage import ModelControl, Service, Stage, await_value
+
+WHO = "user@example.com"
+
+
+def photo(size: tuple[int, int] = (320, 240), form: str = "JPEG") -> str:
+    """Return a photo as base64."""
+    out = io.BytesIO()
+    Image.new("RGB", size, (200, 60, 30)).save(out, form)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def ask(stage: Stage, key: str = "k1", envelope: bool = True, **value: Any) -> None:
+    body = {"user_email": WHO, **value}
+    document = {"key": key, "value": body} if envelope else body
+    stage.put(stage.requests, json.dumps(document).encode(), None if envelope else key)
+
+
+def replies(stage: Stage, topic: str, count: int) -> list[Record]:
+    await_value(lambda: len(stage.seen(topic)) >= count, f"{count} replies in {topic}")
+    return stage.seen(topic)
+
+
+def reply(stage: Stage, topic: str) -> dict[str, Any]:
+    (record,) = replies(stage, topic, 1)
+    found: dict[str, Any] = json.loads(record.value or b"")
+    return found
+
+
+@pytest.fixture
+def worker(stage: Stage, model: ModelControl) -> Service:
+    return stage.worker(model.url)
+
+
+def test_a_photo_is_analysed(stage: Stage, worker: Service) -> None:
+    ask(stage, prompt="What is it?", photo=photo(), timestamp=1732190000, image_id="i-7")
+    found = reply(stage, stage.photo_replies)
+    assert found["key"] == "k1"
+    assert set(found["value"]) == {"user_email", "analysis", "timestamp", "image_id"}
+    assert (found["value"]["user_email"], found["value"]["timestamp"]) == (WHO, 1732190000)
+    analysis = json.loads(found["value"]["analysis"])
+    assert set(analysis) == {
+        "dish_name", "estimated_avg_calories", "ingredients", "total_avg_weight", "contains",
+    }  # fmt: skip
+    (record,) = stage.seen(stage.photo_replies)
+    assert record.headers["prism_model"] == "prism-embedded"
+    assert set(json.loads(record.headers["prism_timings"])) == {"total", "model"}
+
+
+def test_a_text_is_answered_under_kafkas_own_key(stage: Stage, worker: Service) -> None:
+    ask(stage, "other", envelope=False, question="How are you?")
+    found = reply(stage, stage.text_replies)
+    assert set(found["value"]) == {"user_email", "response", "model"}
+    assert (found["key"], found["value"]["model"]) == ("other", "prism-embedded")
+    assert found["value"]["response"]
+
+
+@pytest.mark.promise(8)
+def test_an_answer_cannot_change_its_addressee(stage: Stage, worker: Service) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"user_email": {"type": "string"}, "key": {"type": "string"}},
+        "required": ["user_email", "key"],
+        "additionalProperties": False,
+    }
+    ask(stage, prompt="Who am I?", photo=photo(), schema=schema)
+    found = reply(stage, stage.photo_replies)
+    assert (found["key"], found["value"]["user_email"]) == ("k1", WHO)
+    assert "user_email" in json.loads(found["value"]["analysis"])
+
+
+def bomb() -> str:
+    """Return a PNG of 50,000 × 50,000 pixels in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    made = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return base64.b64encode(made + chunk(b"IEND", b"")).decode()
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ({"prompt": "What?", "photo": "not base64 at all!"}, "bad_base64"),
+        ({"prompt": "What?", "photo": base64.b64encode(b"<html>no photo</html>").decode()}, "not_an_image"),
+        ({"prompt": "What?", "photo": photo()[:400]}, "truncated"),
+        ({"prompt": "What?", "photo": bomb()}, "too_many_pixels"),
+        ({"prompt": "What?", "photo": {"uri": "file:///etc/passwd"}}, "outside_folder"),
+        ({"prompt": "What?", "photo": photo(), "schema": {"type": "string"}}, "bad_schema"),
+        ({"prompt": "What?", "photo": photo(), "deadline": 1_000_000_000_000}, "deadline_exceeded"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_what_cannot_be_answered_gets_an_error_and_a_dead_letter(
+    stage: Stage, worker: Service, value: dict[str, Any], code: str
+) -> None:
+    ask(stage, **value)
+    found = reply(stage, stage.photo_replies)
+    assert (found["key"], found["value"]["user_email"]) == ("k1", WHO)
+    assert found["value"]["error"]["code"] == code
+    assert str(stage.folder) not in json.dumps(found)
+    (letter,) = stage.dead_letters(1)
+    assert letter.headers["prism_detail"] == code
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"no json", "not_json"),
+        (b"[1, 2]", "not_an_object"),
+        (b'{"key": "k", "value": "text"}', "not_an_object"),
+        (b'{"key": "k", "value": null}', "not_an_object"),
+        (b'{"value": {"prompt": "who asks?"}}', "no_user_email"),
+        (b'{"user_email": "user@example.com", "photo": "aGk="}', "photo_without_prompt"),
+        (b"\xff\xfe", "not_json"),
+        (b"[" * 100_000, "not_json"),
+    ],
+)
+def test_what_nobody_can_be_answered_for_is_skipped(
+    stage: Stage, worker: Service, value: bytes, why: str
+) -> None:
+    stage.put(stage.requests, value, b"\xff\xfe" if why == "not_json" else "k")
+    ask(stage, "after", prompt="And this one?")
+    assert reply(stage, stage.text_replies)["key"] == "after"
+    (letter,) = stage.dead_letters(1)
+    assert (letter.headers["prism_reason"], letter.headers["prism_detail"]) == ("request_skipped", why)
+    assert stage.seen(stage.photo_replies) == []
+
+
+def test_another_users_request_is_left_alone(stage: Stage, model: ModelControl) -> None:
+    stage.worker(model.url, EXPECTED_USER_EMAIL=WHO)
+    stage.put(stage.requests, b'{"user_email": "someone@else.org", "prompt": "Hello?"}', "a")
+    ask(stage, "mine", prompt="Hello?")
+    assert reply(stage, stage.text_replies)["key"] == "mine"
+
+
+def test_requests_go_before_batches(stage: Stage, model: ModelControl) -> None:
+    model.set(latency_ms=200)
+    stage.worker(model.url, CONCURRENT_REQUESTS="1")
+    stage.put_run()
+    stage.put_batches([["I love it"]] * 40, partition=0)
+    stage.results(2)
+    ask(stage, prompt="And me?")
+    reply(stage, stage.text_replies)
+    assert len(stage.seen(stage.topics.results)) < 20
+
+
+@pytest.mark.promise(5)
+def test_a_kill_loses_no_reply_and_repeats_it_under_the_same_id(stage: Stage, model: ModelControl) -> None:
+    model.set(latency_ms=100)
+    victim = stage.worker(model.url, PRISM_WORKER_ID="one", CONCURRENT_REQUESTS="4")
+    for number in range(60):
+        ask(stage, f"k{number}", prompt=f"Question {number}?")
+    replies(stage, stage.text_replies, 10)
+    victim.kill()
+    stage.worker(model.url, PRISM_WORKER_ID="two", CONCURRENT_REQUESTS="16")
+
+    def ids() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for record in stage.seen(stage.text_replies):
+            found.setdefault(json.loads(record.value or b"")["key"], set()).add(record.headers["ce_id"])
+        return found
+
+    await_value(lambda: len(ids()) == 60, "a reply to each")
+    assert set(map(len, ids().values())) == {1}
+    assert Counter(map(len, ids().values())) == {1: 60}
+
+
+@pytest.mark.promise(9)
+def test_an_outage_is_waited_for(stage: Stage, model: ModelControl) -> None:
+    worker = stage.worker(model.url)
+    model.set(down=True)
+    worker.await_ready(503, seconds=15)
+    ask(stage, prompt="Is anybody there?")
+    # Its deadline passes while nobody is.
+    ask(stage, "late", prompt="Quickly?", deadline=int((time.time() + 1) * 1000))
+    model.set(down=False)
+    worker.await_ready()
+    await_value(
+        lambda: "k1" in [json.loads(one.value or b"")["key"] for one in stage.seen(stage.text_replies)],
+        "the answer",
+    )
+
+
+def test_one_user_cannot_take_it_all(stage: Stage, model: ModelControl) -> None:
+    stage.worker(model.url, PRISM_REQUESTS_PER_MINUTE="3")
+    for number in range(5):
+        ask(stage, f"k{number}", prompt="Again?")
+    found = [json.loads(one.value or b"")["value"] for one in replies(stage, stage.text_replies, 5)]
+    assert Counter(one.get("error", {}).get("code") for one in found) == {None: 3, "rate_limited": 2}
+    assert stage.seen(stage.topics.dead_letter) == []
+
+
+def test_nothing_of_a_request_is_logged_but_its_sizes(stage: Stage, worker: Service) -> None:
+    ask(stage, prompt="My secret is marmalade", photo=photo())
+    reply(stage, stage.photo_replies)
+    await_value(lambda: worker.lines("request"), "the audit line")
+    (line,) = worker.lines("request")
+    assert (line["user"], line["outcome"], line["prompt_chars"]) == (WHO, "answered", 22)
+    assert "marmalade" not in worker.log.read_text()
+
+
+def test_a_photo_by_reference(stage: Stage, worker: Service) -> None:
+    folder = stage.folder / "data"
+    folder.mkdir(exist_ok=True)
+    (folder / "dish.jpg").write_bytes(base64.b64decode(photo()))
+    ask(stage, prompt="What?", photo={"uri": (folder / "dish.jpg").as_uri()})
+    assert "analysis" in reply(stage, stage.photo_replies)["value"]
