@@ -86,6 +86,7 @@ class RunView:
             "column": record.column,
             "eta_s": None if self.ended else progress.eta_s,
             "failed_by_reason": progress.failed_by_reason,
+            "reused_rows": progress.reused_rows,
             "tokens": {"prompt": progress.prompt_tokens, "completion": progress.completion_tokens},
             "created_at": record.created_at,
             "updated_at": max(record.updated_at, progress.updated_at),

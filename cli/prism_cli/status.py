@@ -96,6 +96,8 @@ def _reasons(view: RunView) -> list[tuple[str, str]]:
 def _work(view: RunView) -> list[tuple[str, str]]:
     progress, record = view.progress, view.record
     calls = f"{count(progress.calls)}, {count(progress.extra_calls)} of them extra" if progress.calls else ""
+    if progress.reused_rows:
+        calls += f"; {count(progress.reused_rows)} rows needed none"
     tokens = (
         f"{count(progress.prompt_tokens)} in, {count(progress.completion_tokens)} out" if view.tokens else ""
     )

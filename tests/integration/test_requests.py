@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from prism.kafka.admin import ensure_topics
 from prism.kafka.records import Record
+from prism.messages.topics import TopicSpec
 from tests.integration.stage import ModelControl, Service, Stage, await_value
 
 WHO = "user@example.com"
@@ -225,3 +227,29 @@ def test_a_photo_by_reference(stage: Stage, worker: Service) -> None:
     (folder / "dish.jpg").write_bytes(base64.b64decode(photo()))
     ask(stage, prompt="What?", photo={"uri": (folder / "dish.jpg").as_uri()})
     assert "analysis" in reply(stage, stage.photo_replies)["value"]
+
+
+@pytest.mark.promise(9)
+def test_a_request_that_kills_each_worker_is_found(stage: Stage, model: ModelControl) -> None:
+    ensure_topics(stage.admin, [TopicSpec(stage.requests, 1, {}), TopicSpec(stage.text_replies, 1, {})], 1)
+    for number, prompt in enumerate(["One?", "deadly nightshade", "Two?", "Three?"]):
+        stage.put(stage.requests, json.dumps({"user_email": WHO, "prompt": prompt}).encode(), f"k{number}")
+
+    def next_worker() -> Service:
+        return stage.worker(model.url, ready=False, PRISM_CRASH_AT="worker.before_call~nightshade")
+
+    def answered() -> dict[str, dict[str, Any]]:
+        records = [json.loads(one.value or b"") for one in stage.seen(stage.text_replies)]
+        return {one["key"]: one["value"] for one in records}
+
+    worker, deaths = next_worker(), 0
+    deadline = time.monotonic() + 90
+    while len(answered()) < 4:
+        assert time.monotonic() < deadline, f"{deaths} deaths, and only {answered()}"
+        if worker.process.poll() is not None:
+            deaths += 1
+            worker = next_worker()
+        time.sleep(0.02)
+    codes = {key: value.get("error", {}).get("code") for key, value in answered().items()}
+    assert codes == {"k0": None, "k1": "poison", "k2": None, "k3": None}
+    assert deaths <= 7

@@ -12,8 +12,9 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 
-from prism.modelserver.errors import ModelServerError, ReplyTruncated, ServerAway
+from prism.modelserver.errors import ModelServerError, QuotaExhausted, ReplyTruncated, ServerAway
 from prism.modelserver.server import ChatMessage, ChatRequest, ModelDescription, ModelServer
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
@@ -120,7 +121,8 @@ class ServerWatch:
             gate.num_ctx = num_ctx
             first = gate.reason is None
             gate.reason = _one_line(error)
-            gate.needs_canary = gate.needs_canary or needs_canary
+            # That a quota is free again shows a call alone: one tiny one, not the waiting batches.
+            gate.needs_canary = gate.needs_canary or needs_canary or isinstance(error, QuotaExhausted)
             if first:
                 gate.pause_s = FIRST_PAUSE_S
                 gate.probe_at = self._clock() + max(gate.pause_s, _retry_after(error))
@@ -165,7 +167,7 @@ class ServerWatch:
             with self._lock:
                 was_open = gate.reason is None
                 gate.reason = _one_line(error)
-                gate.pause_s = min(LONGEST_PAUSE_S, gate.pause_s * 2)
+                gate.pause_s = min(_longest_pause(error), gate.pause_s * 2)
                 gate.probe_at = self._clock() + max(gate.pause_s, _retry_after(error))
             if was_open:
                 log.warning("model_server_away", model=model, error=error)
@@ -212,5 +214,13 @@ def _retry_after(error: ModelServerError) -> float:
     return min(asked, LONGEST_WAIT_S)
 
 
+def _longest_pause(error: ModelServerError) -> float:
+    return LONGEST_WAIT_S if isinstance(error, QuotaExhausted) else LONGEST_PAUSE_S
+
+
 def _one_line(error: ModelServerError) -> str:
-    return " ".join(str(error).split())[:300]
+    said = " ".join(str(error).split())
+    if isinstance(error, QuotaExhausted):
+        until = f" until {error.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if error.until else ""
+        said = f"quota exhausted{until}: {said}"
+    return said[:300]

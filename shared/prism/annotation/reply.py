@@ -40,7 +40,7 @@ def read_reply(text: str, prompt: Prompt, prompt_file: PromptFile) -> list[Answe
 
     Raises BadReply when the reply as a whole is empty, not JSON or of another shape.
     """
-    items = _items(_values(text), prompt_file)
+    items = _items(values_of(text), prompt_file)
     found = _match(items, prompt, prompt_file)
     return [_outcome(identity, found.get(identity, []), prompt_file) for identity in prompt.identities]
 
@@ -105,7 +105,7 @@ def _is_answer(value: Item, prompt_file: PromptFile) -> bool:
     return not prompt_file.all_forms.isdisjoint(map(fold_key, value))
 
 
-def _values(text: str) -> list[Any]:
+def values_of(text: str) -> list[Any]:
     """Return the JSON objects and arrays in the reply; all of them must be sound."""
     text = text.strip().removeprefix("\ufeff").lstrip()
     if not text:
@@ -115,7 +115,7 @@ def _values(text: str) -> list[Any]:
             return [load_strictly(text)]
         except NotStrictJson:
             pass  # perhaps prose behind it
-    text = _without_thoughts(text).strip()
+    text = without_thoughts(text).strip()
     if not text:
         raise BadReply(RowReason.EMPTY_REPLY, "the reply holds thoughts only")
     if _HTML.match(text):
@@ -151,7 +151,7 @@ def _leaves_open(prose: str) -> bool:
     return depth > 0
 
 
-def _without_thoughts(text: str) -> str:
+def without_thoughts(text: str) -> str:
     """Take out what a reasoning model wrote to itself. Some templates swallow the opening tag."""
     for opening, closing in _THOUGHTS:
         first, orphan = text.find(opening), text.find(closing)

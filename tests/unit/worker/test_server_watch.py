@@ -1,5 +1,7 @@
 """Gates: when calls are let through, and who opens them again."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from prism.modelserver.errors import (
@@ -142,3 +144,20 @@ def test_a_reason_is_one_short_line() -> None:
     assert reason is not None
     assert "\n" not in reason
     assert len(reason) <= 310
+
+
+def test_a_quota_is_told_with_its_end_and_asked_about_seldom() -> None:
+    bench = Bench()
+    until = datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
+    spent = QuotaExhausted("HTTP 429: usage limit", until=until)
+    bench.watch.blame(MODEL, spent)
+    bench.server.mute = spent
+    assert bench.watch.closed_reason(MODEL) == (
+        "quota exhausted until 2026-11-21 18:30 UTC: HTTP 429: usage limit"
+    )
+    for _ in range(3600):
+        bench.probe(1.0)
+    assert 10 <= bench.server.canaries <= 25  # an hour: the first few soon, then one in five minutes
+    bench.server.mute = None
+    bench.probe(LONGEST_WAIT_S)
+    assert bench.watch.may_call(MODEL)

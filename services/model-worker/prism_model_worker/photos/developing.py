@@ -121,8 +121,9 @@ def _scaled(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     image = _scalable(image)
     if image.size == target:
         return image
-    # The gap: what is much too large is averaged first, which is fast, and weighed only then.
-    return image.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    # The gap: what is much too large is averaged first, which is fast, and weighed only then. LANCZOS takes
+    # half as much time again, and a model sees no difference.
+    return image.resize(target, Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
 def _scalable(image: Image.Image) -> Image.Image:

@@ -97,7 +97,7 @@ def sanitise(text: str, schema: Schema | None) -> str:
     """
     if schema is None:
         return _free_text(text)
-    candidates = packaging._values(text)
+    candidates = packaging.values_of(text)
     if not candidates:
         raise BadReply(RowReason.SCHEMA_VIOLATION, "the reply is neither an object nor an array")
     problems = [schema.problem(candidate) for candidate in candidates]
@@ -114,7 +114,7 @@ def sanitise(text: str, schema: Schema | None) -> str:
 def _free_text(text: str) -> str:
     # Pairs of surrogates become their character, halves U+FFFD: the reply is UTF-8.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    text = clean_value(packaging._without_thoughts(text))
+    text = clean_value(packaging.without_thoughts(text))
     if not text:
         raise BadReply(RowReason.EMPTY_REPLY, "the reply is empty")
     return text

@@ -20,13 +20,11 @@ from prism.modelserver.errors import (
     ServerAway,
 )
 from prism.modelserver.server import ChatReply, ChatRequest
-from prism.service.logs import get_logger
+from prism.service import fault
 from prism_model_worker import metrics
 from prism_model_worker.endpoints import Lease, is_refusal
 from prism_model_worker.requests.answer import build_messages, build_repair, sanitise, schema_of
 from prism_model_worker.requests.task import RequestTask
-
-log = get_logger(__name__)
 
 # Calls whose outcome is the request's own fault; somebody waits for the answer.
 MOST_TRIES = 3
@@ -66,6 +64,7 @@ class RequestAnswerer:
             lease.unused()
             task.fail("no_vision", "the model that answers here cannot see photos")
             return
+        fault.point("worker.before_call", task.request.prompt)
         started = self._clock()
         try:
             with metrics.CALL_SECONDS.time():
