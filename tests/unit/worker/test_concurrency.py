@@ -608,10 +608,12 @@ def test_no_sequence_of_events_breaks_the_rules(
         assert 0 <= gate.in_flight == len(out)
         assert 1 <= gate.limit <= (cap or math.inf)
         hint = gate.wait_hint_s()
-        assert hint is None or 0 <= hint <= LONGEST_HOLD_S or out
+        if gate.in_flight < gate.limit:
+            assert hint is not None
+            assert 0 <= hint <= LONGEST_HOLD_S + 1e-6
     for permit in out:
         gate.failed(permit)
-    clock.now += LONGEST_HOLD_S
+    clock.now += LONGEST_HOLD_S + 1e-6
     assert gate.try_acquire() is not None
 
 
@@ -646,13 +648,13 @@ def _hasty_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_hasty_threads")
 def test_many_threads_share_it() -> None:
-    gate = ConcurrencyLimit(time.monotonic, start=16)
+    gate = ConcurrencyLimit(time.monotonic, cap=4)
     held: list[int] = []
 
     def work(number: int) -> None:
-        for turn in range(1000):
+        for turn in range(1500):
             while (permit := gate.try_acquire()) is None:
-                time.sleep(0.0005)
+                time.sleep(0)
             held.append(permit.rank)
             if turn % 10 == number % 10:
                 gate.failed(permit)
@@ -664,7 +666,7 @@ def test_many_threads_share_it() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(held) == 16 * 1000
+    assert len(held) == 16 * 1500
     assert gate.in_flight == 0
     assert min(held) >= 1
-    assert max(held) <= 16
+    assert max(held) <= 4
