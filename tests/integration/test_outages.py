@@ -30,9 +30,7 @@ def own_stage(broker: EmbeddedBroker, tmp_path: Path) -> Iterator[Stage]:
     made.close()
 
 
-def start(stage: Stage, model: ModelControl) -> list[Service]:
-    # A session that survives the outage: what is tested here is waiting, not rebalancing.
-    session = "6000"
+def start(stage: Stage, model: ModelControl, session: str = "6000") -> list[Service]:
     return [
         stage.ingestor(KAFKA_SESSION_TIMEOUT_MS=session),
         stage.worker(model.url, KAFKA_SESSION_TIMEOUT_MS=session),
@@ -91,7 +89,8 @@ def test_what_was_fed_and_answered_before_an_outage_is_not_paid_for_again(
 ) -> None:
     stage = own_stage
     model.set(latency_ms=300)
-    services = start(stage, model)
+    # A session that surely survives the outage: what is tested here is waiting, not rebalancing.
+    services = start(stage, model, session="30000")
     stage.put(stage.topics.intake, CSV, "march", {"run-id": "a"})
     await_value(lambda: model.stats()["in_flight"] >= 4, "calls in flight")
     broker.kill()

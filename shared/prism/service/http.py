@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask, Response
@@ -63,7 +64,8 @@ class HealthServer:
         """Stop serving and give the port back. Calling it again does nothing."""
         if self._thread.is_alive():
             # The loop's own thread closes its sockets: from another one it would select on closed ones.
-            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
+            with suppress(OSError):  # the loop was awake, and has closed them before it was called
+                self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
             self._thread.join(_CLOSE_S)
             self._server.task_dispatcher.shutdown(timeout=_CLOSE_S)
 

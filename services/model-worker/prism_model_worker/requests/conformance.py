@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from prism.annotation.column import quote, shorten
@@ -114,7 +115,10 @@ def _article(kind: str) -> str:
 def _same(value: Any, wanted: Any) -> bool:
     """Whether a strictly parsed value is a plain one, as JSON sees it: 1 is 1.0, and neither is true."""
     if isinstance(value, NumberText):
-        return isinstance(wanted, int | float) and not isinstance(wanted, bool) and float(value) == wanted
+        if isinstance(wanted, bool) or not isinstance(wanted, int | float):
+            return False
+        # A whole number beyond 2^53 is not its neighbour.
+        return Decimal(value) == wanted if isinstance(wanted, int) else float(value) == wanted
     if isinstance(value, dict) and isinstance(wanted, dict):
         return value.keys() == wanted.keys() and all(_same(value[name], wanted[name]) for name in value)
     if isinstance(value, list) and isinstance(wanted, list):

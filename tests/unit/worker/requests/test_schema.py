@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
@@ -252,6 +252,7 @@ def test_any_schema_has_a_typed_outcome(schema: dict[str, Any], value: Any) -> N
 
 
 @given(JSON)
+@example(9007199254740993)
 def test_a_value_meets_the_enumeration_that_it_stands_in(value: Any) -> None:
     try:
         loaded = load_strictly(json.dumps(value))
