@@ -243,7 +243,8 @@ def test_drip_comes_byte_by_byte(server: EmbeddedModelServer) -> None:
 
 
 def test_slots_are_honoured_and_the_queue_is_bounded(server: EmbeddedModelServer) -> None:
-    control(server, latency_ms=100, slots=2, queue=2, reset=True)
+    # Long enough for all six to be there at once on a busy machine.
+    control(server, latency_ms=1500, slots=2, queue=2, reset=True)
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda n: post(server, "/api/chat", batch([f"text {n}"])), range(6)))
     assert sorted(answer.status_code for answer in answers) == [200] * 4 + [503] * 2

@@ -58,7 +58,9 @@ class Membership:
         span: Callable[[], int],
         hooks: Hooks,
         clock: Callable[[], float],
+        fetch_wait_ms: int = 50,
     ) -> None:
+        """`fetch_wait_ms`: how long the broker holds a fetch open in which nothing comes."""
         self.errors = ErrorWatch()
         self.holdings = Holdings()
         self.subscribed = False
@@ -81,7 +83,7 @@ class Membership:
                 # A small prefetch: what lies here is out of reach of other workers.
                 "queued.min.messages": 64,
                 "queued.max.messages.kbytes": 8192,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": fetch_wait_ms,
                 # A full prefetch queue is looked at again soon, not after the default second.
                 "fetch.queue.backoff.ms": 10,
             },

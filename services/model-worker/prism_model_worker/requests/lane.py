@@ -136,6 +136,8 @@ class RequestLane:
             span=lambda: _SPAN,
             hooks=Hooks(self._drain, self._lost, lambda: topic_id(admin, settings.topic)),
             clock=clock,
+            # What comes is answered at once; a lane that mostly waits need not ask the broker often.
+            fetch_wait_ms=500,
         )
         self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
 
