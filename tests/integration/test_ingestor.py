@@ -261,11 +261,11 @@ def test_a_command_that_is_none_is_buried(desk: Desk) -> None:
 
 @pytest.mark.promise(6)
 def test_a_source_that_changes_fails_its_run_alone(desk: Desk) -> None:
-    value = reference(desk, "changing.csv", csv_of(400))
+    value = reference(desk, "changing.csv", csv_of(4000))
     run_id = desk.drop(value, content_type="application/json")
     desk.fed(run_id, MIN_WINDOW)
     reference(desk, "changing.csv", csv_of(10, "other"))
-    desk.stage.put_progress(run_id, 20, label="march")
+    desk.stage.put_progress(run_id, MIN_WINDOW, label="march")
     record = desk.stage.await_state(run_id, RunState.FAILED)
     assert record.reason == FileReason.SOURCE_CHANGED
     assert {batch.rows[0].cells[1][:4] for batch in desk.stage.batches(run_id)} == {"text"}

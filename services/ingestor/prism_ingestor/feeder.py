@@ -145,7 +145,9 @@ class Feeder:
 
     def _window(self) -> int:
         limits = sum(one.limit for one in self._view.live_workers())
-        window = credit.window(limits, self._window_floor, self._merge_rate.per_second())
+        # What was merged in a rush says nothing of a fleet without workers.
+        rate = self._merge_rate.per_second() if limits else 0.0
+        window = credit.window(limits, self._window_floor, rate)
         metrics.WINDOW.set(window)
         return window
 
