@@ -194,13 +194,14 @@ def test_an_outage_is_waited_for(stage: Stage, model: ModelControl) -> None:
     worker.await_ready(503, seconds=15)
     ask(stage, prompt="Is anybody there?")
     # Its deadline passes while nobody is.
-    ask(stage, "late", prompt="Quickly?", deadline=int((time.time() + 1) * 1000))
+    late = time.time() + 1
+    ask(stage, "late", prompt="Quickly?", deadline=int(late * 1000))
+    await_value(lambda: time.time() > late, "the deadline to pass")
     model.set(down=False)
     worker.await_ready()
-    await_value(
-        lambda: "k1" in [json.loads(one.value or b"")["key"] for one in stage.seen(stage.text_replies)],
-        "the answer",
-    )
+    answers = [json.loads(one.value or b"") for one in replies(stage, stage.text_replies, 2)]
+    codes = {one["key"]: one["value"].get("error", {}).get("code") for one in answers}
+    assert codes == {"k1": None, "late": "deadline_exceeded"}
 
 
 def test_one_user_cannot_take_it_all(stage: Stage, model: ModelControl) -> None:

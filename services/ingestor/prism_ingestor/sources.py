@@ -17,13 +17,11 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from prism.messages import FileReason, MessageSource, RunFile, UriSource
-from prism.tables import TableRefused, inflate, open_source
+from prism.tables import TableRefused, file_digest, inflate, open_source
 
 _RESERVED_FREE_BYTES = 64 * 1024 * 1024
 # What stays as it is until somebody changes the file or its folder.
 _FOR_GOOD = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EINVAL}
-
-_DIGEST_BYTES = 1024 * 1024
 
 ReadMessage = Callable[[int, int], bytes | None]
 # Called between blocks of bytes; what it raises breaks the work off.
@@ -154,8 +152,7 @@ class Sources:
                 FileReason.TOO_LARGE, f"{size} bytes, more than {self._max_bytes}; split the file"
             )
         stamp = _stamp(path)
-        with open_source(path) as opened:
-            sha256 = _digest(_Watched(opened, between))
+        sha256 = file_digest(path, between)
         if file.source.encoding != "gzip":
             found = PlainFile(path, sha256, size, stamp)
             found.assert_unchanged()
@@ -213,13 +210,6 @@ class _Watched(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._between()
         return super().read(size)
-
-
-def _digest(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(_DIGEST_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _open(path: Path) -> BinaryIO:

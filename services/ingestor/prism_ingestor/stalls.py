@@ -10,10 +10,7 @@ QUIET_S = 10.0
 def stall_reason(
     run_id: str, quiet_s: float, workers: Sequence[Heartbeat], progress: Progress | None
 ) -> str | None:
-    """Return why nothing of a run was merged for `quiet_s` seconds; None while it moves or is worked on.
-
-    A budget that is reached is no matter of time: see `Meter.reached`.
-    """
+    """Return why nothing of a run was merged for `quiet_s` seconds; None while it moves or is worked on."""
     if quiet_s < QUIET_S:
         return None
     if progress is None:

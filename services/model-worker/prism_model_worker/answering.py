@@ -14,7 +14,6 @@ from typing import Literal, cast
 from prism.annotation import Answer, BadReply, Problem, Prompt, build_prompt, build_repair, read_reply
 from prism.messages import RowReason
 from prism.modelserver.errors import (
-    AwayReason,
     CallFailed,
     CallTimeout,
     ModelServerError,
@@ -22,15 +21,15 @@ from prism.modelserver.errors import (
     ReplyTruncated,
     ReplyUnusable,
     RequestRefused,
-    ServerAway,
 )
 from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest
 from prism.service import fault
 from prism.service.errors import RetryLater
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
-from prism_model_worker.endpoints import Lease, is_refusal
-from prism_model_worker.photos.album import Album
+from prism_model_worker.blame import broke_off, is_ambiguous, is_refusal
+from prism_model_worker.endpoints import Lease
+from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
 from prism_model_worker.photos.photo import PhotoRefused
 from prism_model_worker.tasks import BatchTask, Group
 
@@ -39,8 +38,6 @@ log = get_logger(__name__)
 Role = Literal["system", "user", "assistant"]
 
 LONGEST_DELAY_S = 60.0
-# A photo for which there was no decoder is tried again.
-PHOTO_AGAIN_S = 0.5
 # "While they were being asked": a call that timed out may have begun long before an outage did.
 RECENT_S = 5.0
 # What each error of a call means for rows that stand alone once they are to blame.
@@ -52,7 +49,6 @@ _ROW_REASONS: tuple[tuple[type[ModelServerError], RowReason], ...] = (
     (CallFailed, RowReason.MODEL_ERROR),
     (ReplyUnusable, RowReason.MODEL_ERROR),
 )
-_AMBIGUOUS = (CallFailed, CallTimeout, ReplyUnusable)
 
 
 class _Unseen(Exception):
@@ -157,12 +153,13 @@ class Answerer:
     ) -> float:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
-        if _broke_off(error):
+        if broke_off(error):
             reason = RowReason.MODEL_ERROR
-        ambiguous = isinstance(error, _AMBIGUOUS) or _broke_off(error)
-        if reason is None or (ambiguous and not self._row_is_to_blame(task, group, error, started, lease)):
+        if reason is None or (
+            is_ambiguous(error) and not self._row_is_to_blame(task, group, error, started, lease)
+        ):
             # Not the row's fault: back to the front as it was.
-            if reason is None and not _broke_off(error):
+            if reason is None and not broke_off(error):
                 task.calls -= 1
             task.pending.appendleft(group)
             if not is_refusal(error):  # want of room is the limit's to deal with: no gate closes
@@ -183,7 +180,7 @@ class Answerer:
         if group.blamed_at is not None:
             return lease.watch.answered_since(task.context.model, group.blamed_at)
         last = len(group.indices) == 1 and group.tries + 1 >= task.context.job.model.retries
-        if last or _broke_off(error):
+        if last or broke_off(error):
             return False
         return lease.watch.answered_since(task.context.model, max(started, self._clock() - RECENT_S))
 
@@ -237,11 +234,6 @@ class Answerer:
         """Exponential back-off with full jitter: a job's `delay`, doubled for each further try."""
         longest: float = min(LONGEST_DELAY_S, task.context.job.model.delay * 2 ** max(0, tries - 1))
         return longest * (0.5 + self._jitter() / 2)
-
-
-def _broke_off(error: ModelServerError) -> bool:
-    """Whether the server was lost during the call: it may be this prompt that ends it, each time."""
-    return isinstance(error, ServerAway) and error.reason is AwayReason.BROKEN_OFF
 
 
 def _chat(messages: Sequence[Mapping[str, str]], images: tuple[str, ...]) -> tuple[ChatMessage, ...]:

@@ -70,7 +70,7 @@ class Callers:
                 before = task.pending[0]
                 delay_s = self._answerer.step(task, lease)
                 put_back = bool(task.pending) and task.pending[0] is before
-                lease = None if delay_s or put_back or task.done else task.acquire()
+                lease = None if delay_s or put_back or task.done else task.servers.acquire(task.model)
         if lease is not None:
             lease.unused()
         if task.done:

@@ -13,14 +13,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prism.modelserver.errors import AwayReason, CallTimeout, ModelServerError, QuotaExhausted, ServerAway
+from prism.modelserver.errors import CallTimeout, ModelServerError
 from prism.modelserver.server import ChatReply, ChatRequest, ModelDescription, ModelInfo, ModelServer
 from prism.runs.catalogue import ModelEntry
+from prism_model_worker.blame import is_refusal
 from prism_model_worker.concurrency import ConcurrencyLimit, Permit
 from prism_model_worker.server_watch import CANARY_CONTEXT, ServerWatch
-
-# A server that asks for so long a pause is not short of slots: its gate closes.
-LONG_PAUSE_S = 5.0
 
 # Returns the address of each server of an entry, and a client for it. Raises ModelServerError.
 Connect = Callable[[ModelEntry], Sequence[tuple[str, ModelServer]]]
@@ -99,16 +97,6 @@ class Lease:
     def _end(self) -> Permit | None:
         permit, self.permit = self.permit, None
         return permit
-
-
-def is_refusal(error: ModelServerError) -> bool:
-    """Whether a server that is up did not take a call for want of room (429, 503)."""
-    return (
-        isinstance(error, ServerAway)
-        and not isinstance(error, QuotaExhausted)
-        and error.reason is AwayReason.BUSY
-        and (error.retry_after_s or 0.0) < LONG_PAUSE_S
-    )
 
 
 class NoServer:

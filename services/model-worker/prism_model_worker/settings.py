@@ -204,8 +204,6 @@ def lane_settings(settings: WorkerSettings, dead_letter: str, source: str) -> La
         expected_email=settings.expected_user_email.strip(),
         schema=_schema(settings.request_schema),
         per_minute=settings.requests_per_minute,
-        photo_dir=settings.photo_dir or settings.data_dir,
-        photo_limits=photo_limits(settings),
     )
 
 

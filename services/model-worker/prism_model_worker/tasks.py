@@ -18,7 +18,7 @@ from typing import cast
 from prism.annotation import Answer, Problem
 from prism.messages import Batch, RowReason
 from prism_model_worker.contexts import RunContext
-from prism_model_worker.endpoints import Lease
+from prism_model_worker.endpoints import Lease, ServerGroup
 from prism_model_worker.requests.task import RequestTask
 
 
@@ -80,28 +80,25 @@ class BatchTask:
             task.pending.append(Group(tuple(asked)))
         return task
 
-    def acquire(self) -> Lease | None:
-        """Return leave for one call, if a server of the run's model is up and has room."""
-        return self.context.servers.acquire(self.context.model)
-
-    def wait_hint_s(self) -> float | None:
-        """Seconds until there may be room by time alone."""
-        return self.context.servers.wait_hint_s(self.context.model)
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Partition, epoch and offset: what names it while it is held."""
+        return self.partition, self.epoch, self.offset
 
     @property
-    def room(self) -> tuple[int, str]:
-        """What tells tasks apart that wait for another server's room."""
-        return id(self.context.servers), self.context.model
+    def servers(self) -> ServerGroup:
+        """The servers of its run's model."""
+        return self.context.servers
+
+    @property
+    def model(self) -> str:
+        """Its run's model."""
+        return self.context.model
 
     @property
     def needs_no_call(self) -> bool:
         """Whether its run has ended: a cancelled run's batches are answered without a call."""
         return self.context.record.state.ended
-
-    @property
-    def may_be_called(self) -> bool:
-        """Whether a server of the run's model is up."""
-        return self.context.servers.may_call(self.context.model)
 
     @property
     def done(self) -> bool:
@@ -218,13 +215,14 @@ class TaskQueue:
             if task.needs_no_call:
                 found = (task, None)
                 break
-            lease = None if task.room in full else task.acquire()
+            room = (id(task.servers), task.model)
+            lease = None if room in full else task.servers.acquire(task.model)
             if lease is not None:
                 found = (task, lease)
                 break
-            if task.room not in full:
-                full.add(task.room)
-                hint = task.wait_hint_s()
+            if room not in full:
+                full.add(room)
+                hint = task.servers.wait_hint_s(task.model)
                 waits += [hint] if hint is not None else []
             blocked.append(entry)
         for entry in blocked:
@@ -288,7 +286,8 @@ class TaskQueue:
         """Return how many batches could be taken now, but for want of room."""
         with self._condition:
             now = self._clock()
-            return sum(due <= now and task.may_be_called for due, _, task in self._heaps[Lane.BATCHES])
+            waiting = self._heaps[Lane.BATCHES]
+            return sum(due <= now and task.servers.may_call(task.model) for due, _, task in waiting)
 
     def waiting(self) -> int:
         """Return how many batches wait, for whatever reason."""

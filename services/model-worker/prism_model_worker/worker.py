@@ -112,7 +112,7 @@ class Worker:
         )
         # The fleet's own model: requests are answered by it, and jobs that name none.
         self._default = self._endpoints.group(ModelEntry.model_construct(name=settings.ollama_model))
-        self._requests = self._lane(kafka) if settings.request_topic else None
+        self._requests = self._lane(kafka, album) if settings.request_topic else None
         self._sharing = SharedAnswers(settings.shared_rows)
         self._backlog: deque[BatchTask] = deque()
         self._open: dict[tuple[int, int, int], BatchTask] = {}
@@ -157,10 +157,10 @@ class Worker:
         if self._requests is not None:
             self._requests.start()
 
-    def _lane(self, kafka: KafkaSettings) -> RequestLane:
+    def _lane(self, kafka: KafkaSettings, album: Album) -> RequestLane:
         settings = lane_settings(self._settings, self._topics.dead_letter, self._source)
         return RequestLane(
-            settings, kafka, self._studio, self._tasks, self._default, self._request_context, self._clock
+            settings, kafka, album, self._tasks, self._default, self._request_context, self._clock
         )
 
     def _request_context(self) -> int:
@@ -207,7 +207,7 @@ class Worker:
         if self._endpoints.closed_reason() is not None or self._dead_letters.crowded:
             return 0
         active = len(self._tasks.working()) + self._tasks.ready() + len(self._backlog)
-        most = min(self._endpoints.limit, self._most_calls) + SPARE
+        most = self._limit + SPARE
         # What waits (for its time, for one of several models) is in memory too.
         return min(most - active, MOST_IN_HAND * most - len(self._open))
 
@@ -231,7 +231,7 @@ class Worker:
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)
         else:
             task = BatchTask.of(batch, context, record.partition, record.offset, held.epoch)
-            self._open[_place(task)] = task
+            self._open[task.place] = task
             self._backlog.append(task)
 
     def _bury(self, record: Record, epoch: int, reason: MessageReason, detail: str) -> None:
@@ -377,7 +377,7 @@ class Worker:
     def _produce(self, task: BatchTask) -> None:
         if task.open_rows():
             # Asked row by row when its partition was taken away: the next owner asks the others.
-            self._open.pop(_place(task), None)
+            self._open.pop(task.place, None)
             return
         result, value = encode(task, self._settings.worker_id)
 
@@ -387,7 +387,7 @@ class Worker:
                 raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")
             fault.point("worker.after_result_acked")
             self._on_their_way -= 1
-            self._open.pop(_place(task), None)
+            self._open.pop(task.place, None)
             self._membership.holdings.finish(task.partition, task.epoch, task.offset)
             self.status.count(result)
             _measure(task)
@@ -442,15 +442,14 @@ class Worker:
             task for task in self._open.values() if task.partition in partitions and id(task) not in begun
         ]
         for task in gone:
-            del self._open[_place(task)]
+            del self._open[task.place]
         woken = [one for task in gone for one in self._sharing.abandon(task)]
-        self._backlog.extend(one for one in woken if _place(one) in self._open)
+        self._backlog.extend(one for one in woken if one.place in self._open)
 
     def _mind_the_servers(self) -> None:
-        limit = self._endpoints.limit
-        metrics.LIMIT.set(limit)
+        metrics.LIMIT.set(self._endpoints.limit)
         # One more to watch the clock, one that is on its way back with a reply.
-        self._callers.grow_to(min(limit, self._most_calls) + 2)
+        self._callers.grow_to(self._limit + 2)
         reason = self._away_reason()
         self._readiness.set("model server", reason is None, reason or "")
         now = self._clock()
@@ -464,6 +463,11 @@ class Worker:
         elif self._membership.subscribed and now - self._away_since > LEAVE_AFTER_S:
             log.warning("leaving_until_model_server_is_back", reason=reason)
             self._membership.leave()
+
+    @property
+    def _limit(self) -> int:
+        """Most calls at once now: what the servers take, and what is allowed."""
+        return min(self._endpoints.limit, self._most_calls)
 
     def _away_reason(self) -> str | None:
         return self._endpoints.closed_reason() or self._endpoints.starved_reason()
@@ -483,8 +487,8 @@ class Worker:
     def _heartbeat(self, state: WorkerState, reason: str | None) -> None:
         in_flight = [task.batch.id for task in list(self._open.values())]
         metrics.IN_FLIGHT.set(len(in_flight))
-        limit = min(self._endpoints.limit, self._most_calls)
-        beat = self.status.heartbeat(state, reason, limit, in_flight, self._membership.holdings.partitions())
+        partitions = self._membership.holdings.partitions()
+        beat = self.status.heartbeat(state, reason, self._limit, in_flight, partitions)
         with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
             self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
 
@@ -507,10 +511,6 @@ class Worker:
         self._endpoints.close()
         self._studio.close()
         self._table.close()
-
-
-def _place(task: BatchTask) -> tuple[int, int, int]:
-    return task.partition, task.epoch, task.offset
 
 
 def _published(record: RunRecord) -> bool:

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from prism.tables.refusals import TableRefused
 GZIP_WBITS = 31  # zlib: a gzip member with its checksum, and nothing else
 INPUT_BYTES = 16 * 1024  # small: each tiny member copies what is left of a piece (`unused_data`)
 OUTPUT_BYTES = 1 << 20
+_DIGEST_BYTES = 1 << 20
 RATIO_FREE_BYTES = 16 * 1024 * 1024  # up to here any ratio is fine: it cannot fill a disk
 MAX_RATIO = 200.0  # real CSVs deflate 3 – 50 times, deflate's own limit is 1032
 
@@ -49,14 +51,18 @@ def _not_a_file() -> TableRefused:
     )
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex, read as a stream.
+def file_digest(path: Path, between: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file's bytes, in hex, read as a stream; `between` is called at each block and may raise.
 
     Raises:
         TableRefused: as `open_source`.
     """
+    digest = hashlib.sha256()
     with open_source(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(_DIGEST_BYTES):
+            between()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def inflate(source: BinaryIO, target: Path, *, max_bytes: int, max_ratio: float = MAX_RATIO) -> None:

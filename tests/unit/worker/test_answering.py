@@ -26,7 +26,7 @@ from prism.modelserver.errors import (
 )
 from prism.modelserver.server import ChatRequest
 from prism_model_worker.answering import Deadlines
-from prism_model_worker.endpoints import is_refusal
+from prism_model_worker.blame import is_refusal
 from prism_model_worker.results import result_of
 from prism_model_worker.tasks import BatchTask
 from tests.unit.worker.world import MODEL, Bench, context, reply, task

@@ -9,20 +9,17 @@ from collections.abc import Callable
 
 from prism.annotation import BadReply
 from prism.modelserver.errors import (
-    AwayReason,
-    CallFailed,
     CallTimeout,
     ModelServerError,
     PromptTruncated,
     ReplyTruncated,
-    ReplyUnusable,
     RequestRefused,
-    ServerAway,
 )
 from prism.modelserver.server import ChatReply, ChatRequest
 from prism.service import fault
 from prism_model_worker import metrics
-from prism_model_worker.endpoints import Lease, is_refusal
+from prism_model_worker.blame import is_ambiguous, is_refusal
+from prism_model_worker.endpoints import Lease
 from prism_model_worker.requests.answer import build_messages, build_repair, sanitise, schema_of
 from prism_model_worker.requests.task import RequestTask
 
@@ -31,7 +28,6 @@ MOST_TRIES = 3
 # A failure that a healthy server repeats is the request's: once to see it, once to be sure.
 MOST_FAILURES = 2
 ANSWER_TOKENS = 2048
-_AMBIGUOUS = (CallFailed, CallTimeout, ReplyUnusable)
 _LATE = "deadline_exceeded", "the deadline passed before there was an answer"
 _OWN_FAULT: tuple[tuple[type[ModelServerError], str, str], ...] = (
     (PromptTruncated, "prompt_too_long", "the request is longer than the model can read; send less"),
@@ -119,20 +115,15 @@ class RequestAnswerer:
         if isinstance(error, CallTimeout) and task.request.is_late(self._now()):
             task.fail(*_LATE)  # its own deadline was the call's: that says nothing of the server
             return
-        if isinstance(error, _AMBIGUOUS) or _broke_off(error):
+        if is_ambiguous(error):
             repeated = task.blamed_at is not None and lease.watch.answered_since(task.model, task.blamed_at)
             if repeated or task.tries == 0:
                 self._count(task, MOST_FAILURES, "model_error", "the model server fails at this request")
         if not task.done:
             task.blamed_at = self._clock()
-            needs_canary = isinstance(error, _AMBIGUOUS) or _broke_off(error)
-            lease.close_gate(error, needs_canary, task.num_ctx)
+            lease.close_gate(error, is_ambiguous(error), task.num_ctx)
 
     def _count(self, task: RequestTask, most: int, code: str, message: str) -> None:
         task.tries += 1
         if task.tries >= most:
             task.fail(code, message)
-
-
-def _broke_off(error: ModelServerError) -> bool:
-    return isinstance(error, ServerAway) and error.reason is AwayReason.BROKEN_OFF

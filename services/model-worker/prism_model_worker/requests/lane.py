@@ -21,9 +21,8 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -40,10 +39,8 @@ from prism_model_worker import metrics
 from prism_model_worker.careful import DEATHS_OF_A_ROW
 from prism_model_worker.endpoints import ServerGroup
 from prism_model_worker.membership import Hooks, Membership
-from prism_model_worker.photos.photo import PhotoLimits, PhotoRefused
-from prism_model_worker.photos.photo_text import decode_photo_text
-from prism_model_worker.photos.reference import PhotoReference, read_reference
-from prism_model_worker.photos.studio import Studio
+from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
+from prism_model_worker.photos.photo import PhotoRefused
 from prism_model_worker.requests import audit
 from prism_model_worker.requests.parsing import parse
 from prism_model_worker.requests.rate import RateLimit
@@ -61,10 +58,8 @@ MOST_BYTES = 64 * 1024 * 1024
 BUSY_WAIT_S, IDLE_WAIT_S = 0.005, 0.1
 LATE_EVERY_S = 0.25
 DRAIN_S = 5.0
-# A photo for which there was no decoder is tried again.
-PHOTO_AGAIN_S = 0.5
 _SPAN = 2 * MOST_IN_HAND
-RATE_LIMITED = "rate_limited"
+RATE_LIMITED, POISON = "rate_limited", "poison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,6 @@ class LaneSettings:
     """What the lane has to know.
 
     schema: of photo answers, where the request brings none. per_minute: requests of one user; 0: no limit.
-    photo_dir: the folder that references may name.
     """
 
     topic: str
@@ -84,8 +78,6 @@ class LaneSettings:
     expected_email: str = ""
     schema: Schema | None = None
     per_minute: int = 0
-    photo_dir: Path | None = None
-    photo_limits: PhotoLimits = field(default_factory=PhotoLimits)
 
 
 class RequestLane:
@@ -98,7 +90,7 @@ class RequestLane:
         self,
         settings: LaneSettings,
         kafka: KafkaSettings,
-        studio: Studio,
+        album: Album,
         tasks: TaskQueue,
         servers: ServerGroup,
         num_ctx: Callable[[], int],
@@ -117,7 +109,7 @@ class RequestLane:
         self._dead_letters = DeadLetters(
             self._producer, settings.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
         )
-        self._studio = studio
+        self._album = album
         # One photo is decoded while the next one's text is; more would only queue for the decoder.
         self._darkroom = ThreadPoolExecutor(2, thread_name_prefix="darkroom")
         self._open: dict[tuple[int, int, int], int] = {}
@@ -190,12 +182,11 @@ class RequestLane:
     # Requests in
 
     def _wanted(self) -> int:
-        if self._suspects or self._alone or self._dead_letters.crowded or not self._servers_may_answer():
+        if self._suspects or self._alone or self._dead_letters.crowded:
+            return 0
+        if not self._servers.may_call(self._settings.model):
             return 0
         return 0 if sum(self._open.values()) > MOST_BYTES else MOST_IN_HAND - len(self._open)
-
-    def _servers_may_answer(self) -> bool:
-        return self._servers.may_call(self._settings.model)
 
     def _take(self, record: Record) -> None:
         held = self._membership.holdings.get(record.partition)
@@ -234,9 +225,8 @@ class RequestLane:
     def _refuse(self, record: Record, refusal: Refusal, done: Callable[[], None]) -> None:
         metrics.REQUESTS.labels(outcome=refusal.code).inc()
         audit.record(refusal, _where(record))
-        both = _Countdown(2, done)
-        self._produce(self._desk.error(refusal.address, refusal.code, refusal.message), both)
-        self._dead_letters.send(record, MessageReason.REQUEST_REFUSED, refusal.code, both)
+        error = self._desk.error(refusal.address, refusal.code, refusal.message)
+        self._reply_and_bury(error, record, MessageReason.REQUEST_REFUSED, refusal.code, done)
 
     def _ask(self, record: Record, epoch: int, request: Request, done: Callable[[], None]) -> None:
         if request.schema is None and request.address.kind is RequestKind.PHOTO:
@@ -262,13 +252,7 @@ class RequestLane:
     def _develop(self, task: RequestTask) -> None:
         """Make a request's photo safe, and let the request be asked."""
         try:
-            photo = task.request.photo
-            limits = self._settings.photo_limits
-            if isinstance(photo, PhotoReference):
-                data = read_reference(photo, self._settings.photo_dir, limits.max_bytes)
-            else:
-                data = decode_photo_text(photo or "", limits.max_bytes)
-            task.photo = self._studio.develop(data)
+            task.photo = self._album.develop(task.request.photo or "")
             self._tasks.put(task)
         except PhotoRefused as error:
             task.fail(error.code, error.message)
@@ -305,10 +289,15 @@ class RequestLane:
         error = self._desk.error(task.request.address, task.failure.code, task.failure.message)
         if task.failure.code == RATE_LIMITED:
             self._produce(error, done)  # a flood must not fill the dead letters too
-            return
+        else:
+            self._reply_and_bury(error, task.record, MessageReason.REQUEST_FAILED, task.failure.code, done)
+
+    def _reply_and_bury(
+        self, error: Reply, record: Record, reason: MessageReason, code: str, done: Callable[[], None]
+    ) -> None:
         both = _Countdown(2, done)
         self._produce(error, both)
-        self._dead_letters.send(task.record, MessageReason.REQUEST_FAILED, task.failure.code, both)
+        self._dead_letters.send(record, reason, code, both)
 
     def _produce(self, reply: Reply, done: Callable[[], None]) -> None:
         def delivered(error: KafkaError | None, _message: Message) -> None:
@@ -379,11 +368,10 @@ class RequestLane:
         done = partial(self._settled.put, (record.partition, epoch, record.offset))
         parsed = self._parsed(record)
         if isinstance(parsed, Skip):
-            self._dead_letters.send(record, MessageReason.REQUEST_FAILED, "poison", done)
+            self._dead_letters.send(record, MessageReason.REQUEST_FAILED, POISON, done)
             return
-        both = _Countdown(2, done)
-        self._produce(self._desk.error(parsed.address, "poison", "this request cannot be processed"), both)
-        self._dead_letters.send(record, MessageReason.REQUEST_FAILED, "poison", both)
+        error = self._desk.error(parsed.address, POISON, "this request cannot be processed")
+        self._reply_and_bury(error, record, MessageReason.REQUEST_FAILED, POISON, done)
 
     # Changes of the share
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prism.kafka.records import Record
-from prism_model_worker.endpoints import Lease, ServerGroup
+from prism_model_worker.endpoints import ServerGroup
 from prism_model_worker.photos.photo import Photo
 from prism_model_worker.requests.request import Request
 
@@ -59,27 +59,9 @@ class RequestTask:
         return self.record.partition
 
     @property
-    def room(self) -> tuple[int, str]:
-        """What tells tasks apart that wait for another server's room."""
-        return id(self.servers), self.model
-
-    @property
     def needs_no_call(self) -> bool:
         """Whether it can be ended without a server: nobody waits for its answer any more."""
         return self.request.is_late(time.time())
-
-    @property
-    def may_be_called(self) -> bool:
-        """Whether a server of its model is up."""
-        return self.servers.may_call(self.model)
-
-    def acquire(self) -> Lease | None:
-        """Return leave for one call, if a server is up and has room."""
-        return self.servers.acquire(self.model)
-
-    def wait_hint_s(self) -> float | None:
-        """Seconds until there may be room by time alone."""
-        return self.servers.wait_hint_s(self.model)
 
     def fail(self, code: str, message: str) -> None:
         """End it without an answer."""
