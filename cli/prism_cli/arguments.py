@@ -110,6 +110,23 @@ def _add_submit(commands: Commands) -> None:
     submit.add_argument("--reference", action="store_true", help="send where the file lies, not its bytes")
     submit.add_argument("--wait", action="store_true", help="follow the run and exit as it ends")
     submit.add_argument("--timeout", type=_seconds, metavar="S", help="wait no longer than this")
+    submit.add_argument(
+        "--dry-run", action="store_true", help="send nothing: check FILE, ask a sample, tell what a run takes"
+    )
+    dry = submit.add_argument_group("with --dry-run")
+    dry.add_argument("--sample", type=_sample, metavar="N", help="batches to ask (default: 10)")
+    dry.add_argument(
+        "--concurrency", type=_positive, metavar="N", help="tell the time of so many calls at once, too"
+    )
+    dry.add_argument(
+        "--model-server",
+        default="auto",
+        metavar="auto|URL",
+        help="the Ollama to ask (auto: that of the fleet here, else OLLAMA_HOST or port 11434)",
+    )
+    dry.add_argument(
+        "--jobs-dir", type=Path, metavar="DIR", help="job files (default: the fleet's, or as for prism up)"
+    )
 
 
 def _add_looking(commands: Commands) -> None:
@@ -181,6 +198,11 @@ def _workers(text: str) -> int:
 
 def _positive(text: str) -> int:
     return _number(text, 1, 1024)
+
+
+def _sample(text: str) -> int:
+    # One batch shows no spread, and without it nobody knows how far the prediction is off.
+    return _number(text, 2, 10_000)
 
 
 def _port(text: str) -> int:

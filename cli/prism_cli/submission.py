@@ -27,7 +27,7 @@ from prism_cli import connection as connections
 from prism_cli.board import Board
 from prism_cli.connection import Connection
 from prism_cli.console import printable, say, write_json, write_line
-from prism_cli.exits import BAD_INPUT, DONE, CommandFailed
+from prism_cli.exits import BAD_INPUT, DONE, USAGE, CommandFailed
 from prism_cli.watching import attend, finish
 
 ONE_MESSAGE_BYTES = 15 * MIB
@@ -81,7 +81,13 @@ class Part:
 
 
 def run(options: Namespace) -> int:
-    """Send a file; with --wait follow its run to the end."""
+    """Send a file; with --wait follow its run to the end. With --dry-run only tell what it would take."""
+    if options.dry_run:
+        # Imports the services' parts: nothing that a file that is sent should wait for.
+        from prism_cli import dry_run
+
+        return dry_run.run(options)
+    _assert_sent(options)
     source = examine(options.file)
     connection = connections.connect(options)
     check_job(options.job, connection)
@@ -135,10 +141,25 @@ def _bad_file(path: Path, what: str, next: str) -> CommandFailed:
     return CommandFailed(BAD_INPUT, what, printable(str(path)), next)
 
 
+def _assert_sent(options: Namespace) -> None:
+    """Raise CommandFailed (2) for an option without effect: who says --sample wants no whole file sent."""
+    said = {"--sample": options.sample, "--concurrency": options.concurrency, "--jobs-dir": options.jobs_dir}
+    said["--model-server"] = options.model_server if options.model_server != "auto" else None
+    for name, value in said.items():
+        if value is not None:
+            raise CommandFailed(USAGE, f"{name} is for --dry-run only", next="see prism submit --help")
+
+
 def check_job(job: str, connection: Connection) -> None:
     """Raise CommandFailed (3) if the fleet runs here and has no such job; elsewhere the ingestor decides."""
     folder = connection.fleet.jobs_dir if connection.fleet else None
-    if folder is None or not folder.is_dir() or (folder / f"{job}.yaml").is_file():
+    if folder is not None and folder.is_dir():
+        assert_job(job, folder)
+
+
+def assert_job(job: str, folder: Path) -> None:
+    """Raise CommandFailed (3) if a folder of job files has no such job."""
+    if (folder / f"{job}.yaml").is_file():
         return
     there = ", ".join(sorted(one.stem for one in folder.glob("*.yaml"))) or "none"
     raise CommandFailed(

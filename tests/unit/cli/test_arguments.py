@@ -16,6 +16,9 @@ WRONG = [
     ["submit", "x.csv", "--job", "j", "--priority", "10"],
     ["submit", "x.csv", "--job", "j", "--timeout", "inf"],
     ["submit", "x.csv", "--job", "j", "--wait", "--timeout", "0"],
+    ["submit", "x.csv", "--job", "j", "--dry-run", "--sample", "1"],
+    ["submit", "x.csv", "--job", "j", "--dry-run", "--sample", "few"],
+    ["submit", "x.csv", "--job", "j", "--dry-run", "--concurrency", "0"],
     ["up", "--workers", "-1"],
     ["up", "--workers", "two"],
     ["up", "--broker-port", "0"],
@@ -53,3 +56,15 @@ def test_every_command_takes_json() -> None:
 def test_the_defaults_of_up() -> None:
     options = parser().parse_args(["up"])
     assert (options.workers, options.model_server, options.broker_port) == (2, "auto", None)
+
+
+@pytest.mark.parametrize(
+    "words", [["--sample", "5"], ["--concurrency", "2"], ["--jobs-dir", "."], ["--model-server", "embedded"]]
+)
+def test_what_only_a_dry_run_heeds_does_not_send_a_file(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", "x.csv", "--job", "j", "--bootstrap", "127.0.0.1:9", *words]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == f"prism: {words[0]} is for --dry-run only; see prism submit --help\n"
