@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import CASES, Figure
+from benchmarks.cases import Figure
+from benchmarks.register import CASES
 
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 

@@ -2,14 +2,30 @@
 
 import os
 import signal
+import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import psutil
 
 from benchmarks.bare import bare_loop
-from benchmarks.rig import Rig, ServerSpec, WorkerSpec, rig, write_rows
+from benchmarks.requester import Kind, Requester, Timing
+from benchmarks.rig import (
+    ASK_ALL,
+    ASK_ONCE,
+    Rig,
+    ServerSpec,
+    WorkerSpec,
+    rig,
+    write_duplicates,
+    write_rows,
+)
 
 BATCH = 10
+# Requests per second; and the most ms of PRISM's own that is wanted of them, at p50 and at p99.
+_REQUESTS = {Kind.PHOTO: 5.0, Kind.TEXT: 20.0}
+_MOST_MS = {Kind.PHOTO: (80.0, 200.0), Kind.TEXT: (15.0, 60.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +206,91 @@ def small_in_large() -> list[Figure]:
     ]
 
 
-CASES: dict[str, Callable[[], list[Figure]]] = {
-    "at_once": at_once,
-    "saturation": saturation,
-    "slow_worker": slow_worker,
-    "small_in_large": small_in_large,
-    "recovery": recovery,
-    "memory": memory,
-}
+def duplicates(rows: int = 10_000) -> list[Figure]:
+    """Four rows in ten repeat another one's text: what the model is sent of them, and the time it saves."""
+    server = ServerSpec(0.02, 16, per_row_s=0.01)
+    with rig([server], [WorkerSpec()]) as fleet:
+        fleet.drop(write_rows(fleet.folder / "warm.csv", 500), "warm")
+        fleet.follow("warm", 120)
+        asked, once_s = _deduped(fleet, rows, ASK_ONCE)
+        _, all_s = _deduped(fleet, rows, ASK_ALL)
+    with rig([server], [WorkerSpec(), WorkerSpec()]) as fleet:
+        asked_by_two, _ = _deduped(fleet, rows, ASK_ONCE)
+    return [
+        Figure("duplicates", "rows sent to the model, one worker", asked, "", "≤ 0.61", asked <= 0.61),
+        Figure("duplicates", "rows sent to the model, two workers", asked_by_two, ""),
+        Figure("duplicates", "drop to published file, each text asked once", once_s, "s"),
+        Figure("duplicates", "drop to published file, every row asked", all_s, "s"),
+        Figure("duplicates", "time, each text once ÷ every row", once_s / all_s, ""),
+    ]
+
+
+def _deduped(fleet: Rig, rows: int, job: str) -> tuple[float, float]:
+    """Run a table with duplicates; return the share of its rows that the model was asked, and the seconds."""
+    path = write_duplicates(fleet.folder / "rows.csv", rows, rows * 6 // 10)
+    before = fleet.answered("rows")
+    fleet.drop(path, job, job)
+    seconds = fleet.follow(job, 300).seconds
+    return (fleet.answered("rows") - before) / rows, seconds
+
+
+def request_share(seconds: float = 30.0) -> list[Figure]:
+    """PRISM's own part of the time from request to reply: alone, and beside a bulk run that fills the worker.
+
+    The model's time is the call as the worker saw it: a server's queue is in it. All else is PRISM's and
+    the broker's: for the client both ways through the topics too, for the worker from record to reply.
+    """
+    server = ServerSpec(0.1, 32)
+    figures = []
+    with (
+        rig([server], [WorkerSpec(calls=40)]) as fleet,
+        Requester(fleet.kafka.bootstrap) as requester,
+    ):
+        for kind, per_second in _REQUESTS.items():
+            requester.ask(kind, per_second, 2)  # the first photo starts the decoder
+            figures += _shares(f"{kind} alone", requester.ask(kind, per_second, seconds))
+        # As many as the server could answer meanwhile, so that they cannot run out.
+        rows = round(_capacity(server) * BATCH * (len(_REQUESTS) * (seconds + 2) + 30))
+        fleet.drop(write_rows(fleet.folder / "rows.csv", rows), "bulk")
+        fleet.until("bulk", 10_000, 120)
+        for kind in _REQUESTS:
+            figures += _beside_bulk(fleet, requester, kind, seconds, _capacity(server))
+    return figures
+
+
+def _capacity(server: ServerSpec) -> float:
+    """Return the calls that a server can answer in a second."""
+    return (server.slots or 1) / server.latency_s
+
+
+def _beside_bulk(
+    fleet: Rig, requester: Requester, kind: Kind, seconds: float, capacity: float
+) -> list[Figure]:
+    calls, idle, begun = fleet.answered("completed"), psutil.cpu_times().idle, time.monotonic()
+    timings = requester.ask(kind, _REQUESTS[kind], seconds)
+    took = time.monotonic() - begun
+    busy = (fleet.answered("completed") - calls) / took / capacity
+    free = (psutil.cpu_times().idle - idle) / took
+    return [
+        *_shares(f"{kind} beside a bulk run", timings, _MOST_MS[kind]),
+        Figure("requests", f"calls beside {kind}s ÷ what the slots can take", busy, "", "≥ 0.9", busy >= 0.9),
+        # A machine without a free CPU delays requests whatever PRISM does.
+        Figure("requests", f"CPUs of this machine idle beside {kind}s", free, "CPUs"),
+    ]
+
+
+def _shares(name: str, timings: list[Timing], wanted_ms: tuple[float, ...] = ()) -> list[Figure]:
+    """Return p50 and p99 of what was not the model's, for the client and for the worker."""
+    figures = []
+    for percent, most in zip_longest((50, 99), wanted_ms):
+        value = _percentile([one.client - one.model for one in timings], percent) * 1000
+        wanted, met = (f"≤ {most:.0f}", value <= most) if most is not None else ("", None)
+        figures.append(Figure("requests", f"{name}, p{percent}", value, "ms", wanted, met))
+    for percent in (50, 99):
+        value = _percentile([one.worker - one.model for one in timings], percent) * 1000
+        figures.append(Figure("requests", f"{name}, within the worker, p{percent}", value, "ms"))
+    return figures
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -3,15 +3,17 @@
 import csv
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import requests
@@ -29,15 +31,18 @@ from prism_embedded.broker_files import BrokerFiles
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "feedback"
 MODEL = "prism-embedded"
+# Jobs: the example's texts repeat, and the bare loop beside a run asks every row.
+ASK_ALL, ASK_ONCE = "default", "dedupe"
 _READY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """One model server: seconds a call takes, and how many it serves at once (None: no limit)."""
+    """One model server: seconds a call takes, more for each row, and how many at once (None: no limit)."""
 
     latency_s: float = 0.0
     slots: int | None = None
+    per_row_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Rig:
         self.kafka = KafkaSettings(self._broker.bootstrap, "benchmark")
         admin = self.kafka.admin()
         ensure_topics(admin, self.topics.specs(), 16)
-        self._write_job()
+        self._write_jobs()
         self.servers = [self._start_server(number, spec) for number, spec in enumerate(servers)]
         self._service("ingestor", "prism_ingestor", {})
         self._service("merger", "prism_merger", {})
@@ -119,14 +124,14 @@ class Rig:
             },
         )
 
-    def _write_job(self) -> None:
+    def _write_jobs(self) -> None:
         self._jobs.mkdir(parents=True)
         shutil.copy(EXAMPLE / "feedback_prompt.json", self._jobs)
-        (self._jobs / "default.yaml").write_text(
-            "project: {name: bench}\nmodel: {batch_size: 10}\nprompts: {config_file: feedback_prompt.json}\n"
-            # The example's texts repeat, and the bare loop beside it asks every row.
-            "dedupe: false\n"
-        )
+        for name, dedupe in ((ASK_ALL, "false"), (ASK_ONCE, "true")):
+            (self._jobs / f"{name}.yaml").write_text(
+                "project: {name: bench}\nmodel: {batch_size: 10}\n"
+                f"prompts: {{config_file: feedback_prompt.json}}\ndedupe: {dedupe}\n"
+            )
 
     def _start_server(self, number: int, spec: ServerSpec) -> str:
         command = [
@@ -135,6 +140,8 @@ class Rig:
             "prism_embedded.model_server",
             "--latency-ms",
             str(spec.latency_s * 1000),
+            "--latency-per-row-ms",
+            str(spec.per_row_s * 1000),
         ]
         command += ["--slots", str(spec.slots)] if spec.slots else []
         log = self.folder / f"server-{number}.log"
@@ -172,11 +179,14 @@ class Rig:
             time.sleep(0.1)
         raise RuntimeError(f"{name} is not ready: see {self.folder / name}.log")
 
-    def drop(self, path: Path, run_id: str) -> None:
+    def drop(self, path: Path, run_id: str, job: str = ASK_ALL) -> None:
         """Drop a CSV: the bytes in the topic, or by reference when they are many."""
         self.timelines[run_id] = Timeline(time.monotonic())
         producer = Producer({"bootstrap.servers": self._broker.bootstrap, "message.max.bytes": 16_000_000})
-        headers: list[tuple[str, str | bytes | None]] = [("run-id", run_id.encode())]
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("run-id", run_id.encode()),
+            ("job", job.encode()),
+        ]
         if path.stat().st_size > 15_000_000:
             target = self.data / "input" / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -223,6 +233,10 @@ class Rig:
             rows = progress.rows_ok + progress.rows_failed
             if line is not None and (not line.points or line.points[-1][1] != rows):
                 line.points.append((time.monotonic(), rows))
+
+    def answered(self, what: Literal["rows", "completed"], server: int = 0) -> int:
+        """Rows, or calls, that a model server has answered so far, by its own count."""
+        return int(requests.get(f"{self.servers[server]}/prism/stats", timeout=5).json()[what])
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time of each process so far."""
@@ -273,14 +287,36 @@ def rig(servers: Sequence[ServerSpec], workers: Sequence[WorkerSpec]) -> Iterato
 
 def write_rows(path: Path, count: int) -> Path:
     """Write a CSV of `count` rows: the example's texts, each row with a number of its own."""
+    texts = _texts()
+    return _write(path, (texts[number % len(texts)] for number in range(1, count + 1)))
+
+
+def write_duplicates(path: Path, count: int, distinct: int, seed: int = 0) -> Path:
+    """Write a CSV of `count` rows in which exactly `distinct` texts occur, mixed the same way each time."""
+    draw = random.Random(seed)
+    known = _texts()
+    texts = []
+    for number in range(distinct):
+        title, message, sentiment = known[number % len(known)]
+        texts.append((title, f"{message} (case {number})", sentiment))
+    texts += draw.choices(texts, k=count - distinct)
+    draw.shuffle(texts)
+    return _write(path, texts)
+
+
+def _texts() -> list[tuple[str, str, str]]:
+    """Return title, message and sentiment of the example's rows."""
     with (EXAMPLE / "feedback.csv").open(newline="", encoding="utf-8") as example:
         texts = [(row["Title"], row["Message"], row["Sentiment"]) for row in csv.DictReader(example)]
     # The few texts of hundreds of words would make rows of very unequal cost.
-    texts = [text for text in texts if len(text[1]) < 400]
+    return [text for text in texts if len(text[1]) < 400]
+
+
+def _write(path: Path, texts: Iterable[tuple[str, str, str]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as target:
         writer = csv.writer(target)
         writer.writerow(["RowID", "Title", "Message", "Sentiment"])
-        writer.writerows([number, *texts[number % len(texts)]] for number in range(1, count + 1))
+        writer.writerows([number, *text] for number, text in enumerate(texts, 1))
     return path
 
 

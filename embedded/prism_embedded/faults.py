@@ -14,27 +14,51 @@ from typing import Any
 from prism_embedded.answers import Reply, to_json
 from prism_embedded.errors import EmbeddedError
 
+# Status and text. The texts are those of Ollama, where it has one.
 HTTP_FAULTS = {
-    "http_500": (500, "an internal error on purpose"),
+    "http_400": (400, "invalid options on purpose"),
+    "http_401": (401, "unauthorized"),
+    "http_403": (403, "this model requires a subscription, upgrade for access"),
+    "http_404": (404, "model not found, try pulling it first"),
     "http_429": (429, "too many requests"),
+    "http_500": (500, "an internal error on purpose"),
+    "http_502": (502, "bad gateway"),
     "http_503": (503, "server busy, please try again.  maximum pending requests exceeded"),
     "quota": (429, "you have reached your hourly usage limit, please upgrade to continue"),
 }
-TRANSPORT_FAULTS = ("hang", "drip", "html", "disconnect")
+TRANSPORT_FAULTS = ("hang", "drip", "html", "error_200", "disconnect", "reset")
+# The answer is well-formed, and was given to a prompt without its beginning.
+PROMPT_FAULTS = ("shortened",)
+# The text of a reply around and instead of what it says.
+_FRAMES = {
+    "prose": "Sure! Here is the classification:\n\n{0}\n\nLet me know if you need more.",
+    "fences": "```json\n{0}\n```",
+    "empty": "",
+    "thoughts_only": "<think>\nLet me see. My first draft:\n{0}\n</think>\n",
+    "thoughts_first": "<think>\nLet me see. My first draft:\n{0}\n</think>\n\n{0}",
+}
+# What stands where the first item has its first value: JSON that no careful reader takes, and a label.
+_VALUES = {
+    "nan": "NaN",
+    "brackets": "[" * 50_000 + "]" * 50_000,
+    "long_number": "9" * 5000,
+    "surrogate": '"\\ud800"',
+    "wrong_label": '"no label of any list"',
+}
 CONTENT_FAULTS = (
+    *_FRAMES,
+    *_VALUES,
     "truncated_json",
-    "prose",
-    "fences",
+    "length",
+    "duplicate_keys",
     "too_few",
     "too_many",
     "swapped",
     "wrong_identity",
-    "empty",
-    "length",
-    "nan",
-    "duplicate_keys",
+    "missing_key",
+    "extra_key",
 )
-FAULTS = (*HTTP_FAULTS, *TRANSPORT_FAULTS, *CONTENT_FAULTS)
+FAULTS = (*HTTP_FAULTS, *TRANSPORT_FAULTS, *PROMPT_FAULTS, *CONTENT_FAULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +109,15 @@ def draw(seed: int, purpose: str, content: str, before: int) -> float:
 def spoil(reply: Reply, fault: str) -> str:
     """The text of a reply after a fault of `CONTENT_FAULTS`."""
     text = reply.text
+    if fault in _FRAMES:
+        return _FRAMES[fault].format(text)
+    if fault in _VALUES:
+        return _with_first_value(reply, _VALUES[fault], duplicate=False)
     match fault:
         case "truncated_json":
             return text[: len(text) * 3 // 5]
         case "length":
             return text[: len(text) // 2]
-        case "prose":
-            return f"Sure! Here is the classification:\n\n{text}\n\nLet me know if you need more."
-        case "fences":
-            return f"```json\n{text}\n```"
-        case "empty":
-            return ""
-        case "nan":
-            return _with_first_value(reply, "NaN", duplicate=False)
         case "duplicate_keys":
             return _with_first_value(reply, '"another"', duplicate=True)
     return to_json(_with_items(reply, _spoilt_items(reply.items, fault)))
@@ -131,7 +151,17 @@ def _spoilt_items(items: list[dict[str, Any]], fault: str) -> list[dict[str, Any
             first = items[0]
             other = items[1].get("RowID") if len(items) > 1 else f"not-{first.get('RowID')}"
             return [first | {"RowID": other}, *items[1:]]
+        case "missing_key" if items:
+            lost = _first_key(items[0])
+            return [{name: value for name, value in items[0].items() if name != lost}, *items[1:]]
+        case "extra_key" if items:
+            return [items[0] | {"Remark": "a key that nobody asked for"}, *items[1:]]
     return items
+
+
+def _first_key(item: dict[str, Any]) -> str:
+    """The key of the item's first value that is not its RowID."""
+    return next((name for name in item if name.lower() != "rowid"), "Sentiment")
 
 
 def _with_items(reply: Reply, items: list[dict[str, Any]]) -> Any:
@@ -150,7 +180,7 @@ def _with_first_value(reply: Reply, value: str, duplicate: bool) -> str:
     if not reply.items:
         return reply.text
     item = reply.items[0]
-    name = next((name for name in item if name.lower() != "rowid"), "Sentiment")
+    name = _first_key(item)
     pair = to_json({name: item.get(name)})[1:-1]
     spoilt = f"{to_json(name)}:{value}"
     return reply.text.replace(pair, f"{pair},{spoilt}" if duplicate else spoilt, 1)

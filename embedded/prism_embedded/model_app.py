@@ -3,17 +3,19 @@
 import asyncio
 import hashlib
 import json
+import socket
+import struct
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from aiohttp import web
 
 from prism_embedded.answers import RULES_VERSION, Question, answer
 from prism_embedded.errors import EmbeddedError
-from prism_embedded.faults import HTTP_FAULTS, spoil
+from prism_embedded.faults import CONTENT_FAULTS, HTTP_FAULTS, spoil
 from prism_embedded.mentions import Mention, row_hash
 from prism_embedded.model_state import Behaviour, Busy, Slots, Stats
 from prism_embedded.ollama_api import (
@@ -260,26 +262,33 @@ def _photo(images: Sequence[str]) -> PhotoFacts:
 
 
 def _outcome(call: Call, question: Question, mentions: Sequence[Mention], fault: str | None) -> Outcome:
+    if fault == "shortened":
+        # A schema makes a model answer for rows too that it has not seen.
+        unseen = [replace(mention, title="", content="") for mention in mentions]
+        return Outcome(answer(question, unseen).text, shortened=True)
     reply = answer(question, mentions)
-    if fault in (None, "hang", "drip", "html", "disconnect"):
-        return within_limit(call, Outcome(reply.text))
-    return Outcome(spoil(reply, str(fault)), "length" if fault == "length" else "stop")
+    if fault in CONTENT_FAULTS:
+        return Outcome(spoil(reply, str(fault)), "length" if fault == "length" else "stop")
+    return within_limit(call, Outcome(reply.text))
 
 
 async def _deliver(
     request: web.Request, call: Call, outcome: Outcome, fault: str | None
 ) -> web.StreamResponse:
-    if fault == "hang":
-        await asyncio.Event().wait()  # until the client goes
-    if fault == "html":
-        return web.Response(text="<html><body>Bad gateway</body></html>", content_type="text/html")
-    if fault == "drip":
-        return await _send(request, _bytes_of(body_of(call, outcome)), DRIP_S)
-    if fault == "disconnect":
-        whole = body_of(call, outcome)
-        await _send(request, [whole[: len(whole) // 2]], 0, len(whole))
-        _abort(request)
-        return web.Response()
+    match fault:
+        case "hang":
+            await asyncio.Event().wait()  # until the client goes
+        case "html":
+            return web.Response(text="<html><body>Bad gateway</body></html>", content_type="text/html")
+        case "error_200":
+            return _json(error_body(call.api, "the runner has ended, an error under 200 on purpose"))
+        case "drip":
+            return await _send(request, _bytes_of(body_of(call, outcome)), DRIP_S)
+        case "disconnect" | "reset":
+            whole = body_of(call, outcome)
+            await _send(request, [whole[: len(whole) // 2]], 0, len(whole))
+            _abort(request, reset=fault == "reset")
+            return web.Response()
     if call.stream:
         kind = "text/event-stream" if call.api == "openai" else "application/x-ndjson"
         return await _send(request, stream_of(call, outcome), 0, kind=kind)
@@ -310,9 +319,15 @@ async def _send(
     return response
 
 
-def _abort(request: web.Request) -> None:
-    if isinstance(request.transport, asyncio.Transport):
-        request.transport.abort()
+def _abort(request: web.Request, reset: bool = False) -> None:
+    """Close the connection at once: with TCP's FIN, or its RST."""
+    transport = request.transport
+    if not isinstance(transport, asyncio.Transport):
+        return
+    connection = transport.get_extra_info("socket")
+    if reset and connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -69,10 +69,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An answer's text and why it ends: "stop", "length", "load" or "unload"."""
+    """An answer's text and why it ends: "stop", "length", "load" or "unload".
+
+    :param shortened: the prompt is said to have filled the context.
+    """
 
     text: str
     reason: str = "stop"
+    shortened: bool = False
 
 
 def tokens(characters: int) -> int:
@@ -260,11 +264,21 @@ def _timings(call: Call, outcome: Outcome) -> dict[str, int]:
     return {
         "total_duration": total,
         "load_duration": 1000,
-        "prompt_eval_count": min(call.prompt_tokens, call.num_ctx),
+        "prompt_eval_count": _asked(call, outcome),
         "prompt_eval_duration": total // 4,
-        "eval_count": tokens(len(outcome.text)),
+        "eval_count": _said(call, outcome),
         "eval_duration": total * 3 // 4,
     }
+
+
+def _asked(call: Call, outcome: Outcome) -> int:
+    return call.num_ctx if outcome.shortened else min(call.prompt_tokens, call.num_ctx)
+
+
+def _said(call: Call, outcome: Outcome) -> int:
+    """No server counts more tokens than it was allowed, however long the text: a token may be a hundred [."""
+    count = tokens(len(outcome.text))
+    return min(count, call.num_predict) if call.num_predict else count
 
 
 def _openai(call: Call, kind: str, choice: dict[str, Any], outcome: Outcome | None) -> dict[str, Any]:
@@ -279,5 +293,5 @@ def _openai(call: Call, kind: str, choice: dict[str, Any], outcome: Outcome | No
 
 
 def _usage(call: Call, outcome: Outcome) -> dict[str, Any]:
-    asked, said = min(call.prompt_tokens, call.num_ctx), tokens(len(outcome.text))
+    asked, said = _asked(call, outcome), _said(call, outcome)
     return {"usage": {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}}

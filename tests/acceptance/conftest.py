@@ -38,7 +38,10 @@ def plain_environment(**more: str) -> dict[str, str]:
 
 
 def prism(
-    *words: str | Path, folder: Path, environment: Mapping[str, str] | None = None
+    *words: str | Path,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = COMMAND_S,
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end, in `folder`."""
     command = [PRISM, *map(str, words)]
@@ -48,7 +51,7 @@ def prism(
         env=environment or plain_environment(),
         capture_output=True,
         text=True,
-        timeout=COMMAND_S,
+        timeout=timeout_s,
         stdin=subprocess.DEVNULL,
     )
 
@@ -95,9 +98,9 @@ class Fleet:
         written = json.loads((self.data_dir / "fleet.json").read_text())
         return next(int(one["pid"]) for one in written["services"] if one["id"] == id)
 
-    def run(self, *words: str | Path) -> "subprocess.CompletedProcess[str]":
+    def run(self, *words: str | Path, timeout_s: float = COMMAND_S) -> "subprocess.CompletedProcess[str]":
         """Run a command in the fleet's folder, where it finds the fleet."""
-        return prism(*words, folder=self.folder)
+        return prism(*words, folder=self.folder, timeout_s=timeout_s)
 
     def status(self, run_id: str) -> dict[str, Any]:
         """Return what `prism status RUN --json` says."""

@@ -1,6 +1,7 @@
 """The embedded model server over HTTP: each endpoint, each fault, slots, statistics, its process."""
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 import requests
 from PIL import Image
 
-from prism_embedded.faults import CONTENT_FAULTS
+from prism_embedded.faults import CONTENT_FAULTS, FAULTS, HTTP_FAULTS, TRANSPORT_FAULTS
 from prism_embedded.mentions import row_hash
 from prism_embedded.model_server import EmbeddedModelServer, ModelServerError
 from prism_embedded.model_state import Behaviour
@@ -191,9 +192,16 @@ def test_what_is_wrong_is_said(server: EmbeddedModelServer) -> None:
     assert wrong.status_code == 400
 
 
-@pytest.mark.parametrize(
-    ("fault", "status"), [("http_500", 500), ("http_503", 503), ("http_429", 429), ("quota", 429)]
-)
+def test_every_fault_has_its_test_here() -> None:
+    shown = {"hang", "drip", "html", "error_200", "disconnect", "reset"}
+    assert set(TRANSPORT_FAULTS) == shown
+    assert set(FAULTS) == {*HTTP_FAULTS, *shown, "shortened", *CONTENT_FAULTS}
+    assert {fault for fault in HTTP_FAULTS if fault != "quota"} == {
+        f"http_{status}" for status in (400, 401, 403, 404, 429, 500, 502, 503)
+    }
+
+
+@pytest.mark.parametrize(("fault", "status"), [(fault, status) for fault, (status, _) in HTTP_FAULTS.items()])
 def test_http_faults(server: EmbeddedModelServer, fault: str, status: int) -> None:
     control(server, faults=f"text:BOOM={fault}")
     response = post(server, "/api/chat", batch(["calm", "a BOOM"]))
@@ -202,6 +210,7 @@ def test_http_faults(server: EmbeddedModelServer, fault: str, status: int) -> No
     assert response.headers.get("Retry-After") == ("1" if status == 429 else None)
     assert post(server, "/api/chat", batch(["calm"])).status_code == 200
     assert stats(server)["by_fault"] == {fault: 1}
+    assert post(server, "/api/show", {"model": "prism-embedded"}).status_code == 200, "a fault is one call's"
 
 
 @pytest.mark.parametrize("fault", CONTENT_FAULTS)
@@ -220,10 +229,36 @@ def test_html(server: EmbeddedModelServer) -> None:
     assert (response.status_code, response.headers["Content-Type"][:9]) == (200, "text/html")
 
 
-def test_a_cut_connection(server: EmbeddedModelServer) -> None:
-    control(server, faults="disconnect=1")
-    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        post(server, "/api/chat", batch(TEXTS))
+def test_an_error_under_200(server: EmbeddedModelServer) -> None:
+    control(server, faults="error_200=1")
+    for path in ("/api/chat", "/v1/chat/completions"):
+        response = post(server, path, batch(TEXTS))
+        assert response.status_code == 200
+        assert response.json().keys() == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "end"), [("disconnect", http.client.IncompleteRead), ("reset", ConnectionResetError)]
+)
+def test_a_cut_connection(server: EmbeddedModelServer, fault: str, end: type[Exception]) -> None:
+    control(server, faults=f"{fault}=1")
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=DEADLINE_S)
+    connection.request("POST", "/api/chat", json.dumps(batch(TEXTS)))
+    response = connection.getresponse()
+    assert response.status == 200
+    with pytest.raises(end):
+        response.read()
+    connection.close()
+
+
+def test_a_shortened_prompt_is_answered_all_the_same(server: EmbeddedModelServer) -> None:
+    good = post(server, "/api/chat", batch(TEXTS, options={"num_ctx": 2048}))
+    control(server, faults="shortened=1")
+    response = post(server, "/api/chat", batch(TEXTS, options={"num_ctx": 2048}))
+    assert response.json()["done_reason"] == "stop"
+    assert good.json()["prompt_eval_count"] < 2048 == response.json()["prompt_eval_count"]
+    assert [item["RowID"] for item in items(response)] == ["r0", "r1", "r2"]
+    assert items(response) != items(good), "of rows that it has not seen"
 
 
 def test_hang_lasts_until_the_client_goes(server: EmbeddedModelServer) -> None:

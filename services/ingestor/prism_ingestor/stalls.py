@@ -22,7 +22,10 @@ def stall_reason(
     waiting = [one for one in workers if one.state is WorkerState.WAITING]
     if len(waiting) == len(workers):
         return f"every worker waits: {waiting[0].reason}"
-    if any(batch.startswith(f"{run_id}/") for one in workers for batch in one.in_flight):
+    holders = [one for one in workers if any(batch.startswith(f"{run_id}/") for batch in one.in_flight)]
+    if any(one.state is not WorkerState.WAITING for one in holders):
         return None  # a slow model is no stall
+    if holders:
+        return f"the worker that has its batches waits: {holders[0].reason}"
     # No number in it: each change of the reason is a record.
     return "nothing is merged any more, and no worker has a batch of this run in hand"

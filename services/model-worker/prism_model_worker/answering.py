@@ -27,7 +27,7 @@ from prism.service import fault
 from prism.service.errors import RetryLater
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
-from prism_model_worker.blame import broke_off, is_ambiguous, is_refusal
+from prism_model_worker.blame import is_ambiguous, is_refusal, outage_reason, reached_no_model
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
 from prism_model_worker.photos.photo import PhotoRefused
@@ -153,13 +153,12 @@ class Answerer:
     ) -> float:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
-        if broke_off(error):
-            reason = RowReason.MODEL_ERROR
+        reason = reason or outage_reason(error)
         if reason is None or (
             is_ambiguous(error) and not self._row_is_to_blame(task, group, error, started, lease)
         ):
             # Not the row's fault: back to the front as it was.
-            if reason is None and not broke_off(error):
+            if reached_no_model(error):
                 task.calls -= 1
             task.pending.appendleft(group)
             if not is_refusal(error):  # want of room is the limit's to deal with: no gate closes
@@ -174,13 +173,13 @@ class Answerer:
     ) -> bool:
         """Return whether the server was seen to work since these rows failed, or while they were asked.
 
-        A lost connection, and the failure that would be a row's last, take the former: when an outage
-        begins, others were answered a moment ago.
+        What looks like an outage, and the failure that would be a row's last, take the former: when an
+        outage begins, others were answered a moment ago.
         """
         if group.blamed_at is not None:
             return lease.watch.answered_since(task.context.model, group.blamed_at)
         last = len(group.indices) == 1 and group.tries + 1 >= task.context.job.model.retries
-        if last or broke_off(error):
+        if last or outage_reason(error) is not None:
             return False
         return lease.watch.answered_since(task.context.model, max(started, self._clock() - RECENT_S))
 

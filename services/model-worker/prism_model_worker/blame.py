@@ -3,10 +3,13 @@
 The argument is in `server_watch`; batches and requests go by the same words.
 """
 
+from prism.messages import RowReason
 from prism.modelserver.errors import (
+    AccessRefused,
     AwayReason,
     CallFailed,
     CallTimeout,
+    ModelMissing,
     ModelServerError,
     QuotaExhausted,
     ReplyUnusable,
@@ -29,9 +32,21 @@ def is_refusal(error: ModelServerError) -> bool:
 
 def is_ambiguous(error: ModelServerError) -> bool:
     """Whether it may be the server or what was asked: whether others are answered tells."""
-    return isinstance(error, CallFailed | CallTimeout | ReplyUnusable) or broke_off(error)
+    return isinstance(error, CallFailed | CallTimeout | ReplyUnusable) or outage_reason(error) is not None
 
 
-def broke_off(error: ModelServerError) -> bool:
-    """Whether the server was lost during the call: it may be this prompt that ends it, each time."""
-    return isinstance(error, ServerAway) and error.reason is AwayReason.BROKEN_OFF
+def outage_reason(error: ModelServerError) -> RowReason | None:
+    """Return why a row fails for which alone the server is away, each time; None: no row can do that.
+
+    A prompt may end the server's process, before a gateway too, and a proxy may refuse a text.
+    """
+    if isinstance(error, AccessRefused | ModelMissing):
+        return RowReason.MODEL_REFUSED
+    away = isinstance(error, ServerAway) and error.reason in (AwayReason.BROKEN_OFF, AwayReason.GATEWAY)
+    return RowReason.MODEL_ERROR if away else None
+
+
+def reached_no_model(error: ModelServerError) -> bool:
+    """Whether no model can have worked at it: such a call is not counted."""
+    broke_off = isinstance(error, ServerAway) and error.reason is AwayReason.BROKEN_OFF
+    return isinstance(error, ServerAway | AccessRefused | ModelMissing) and not broke_off

@@ -1,10 +1,11 @@
 """Is the model server up? One gate per model, opened and closed by what calls and probes see.
 
 Argument. A row may only be blamed for a failed call when the server is known to work. A refused
-connection, 429, 503 or a missing model says nothing about a row: the gate closes and the task is put
-back as it was. A 5xx or a timeout is ambiguous: it counts against the row only if the server answered
-something else after the same rows had failed before, or while they were being asked. Otherwise the gate
-closes, and a canary (one tiny call) decides: once the canary is answered, the next failure is the row's.
+connection, 429 or 503 says nothing about a row: the gate closes and the task is put back as it was. A
+5xx or a timeout is ambiguous: it counts against the row only if the server answered something else after
+the same rows had failed before, or while they were being asked; what looks like an outage (a connection
+lost in the call, 401, 403, 404, 502) only if after. Otherwise the gate closes, and a canary (one tiny
+call) decides: once the canary is answered, the next failure is the row's.
 So an outage never fails a row, and a row that breaks a healthy server cannot wait for ever.
 """
 

@@ -67,11 +67,22 @@ def test_items_are_lost_added_swapped_or_renamed() -> None:
     assert identities(spoil(single(), "too_many")) == ["1", "1"]
 
 
-@pytest.mark.parametrize("fault", ["truncated_json", "length", "prose", "fences", "empty"])
+@pytest.mark.parametrize(
+    "fault", ["truncated_json", "length", "prose", "fences", "empty", "thoughts_only", "thoughts_first"]
+)
 def test_text_is_no_longer_json(fault: str) -> None:
     for reply in (batch(), single()):
         with pytest.raises(json.JSONDecodeError):
             json.loads(spoil(reply, fault))
+
+
+def test_thoughts_hold_a_draft_and_perhaps_an_answer_follows() -> None:
+    for reply in (batch(), single()):
+        thoughts, answer = spoil(reply, "thoughts_first").rsplit("</think>")
+        assert thoughts.startswith("<think>")
+        assert reply.text in thoughts
+        assert answer.strip() == reply.text
+        assert spoil(reply, "thoughts_only") == thoughts + "</think>\n"
 
 
 def test_nan_and_duplicate_keys_are_what_python_accepts() -> None:
@@ -79,6 +90,33 @@ def test_nan_and_duplicate_keys_are_what_python_accepts() -> None:
     assert spoil(single(), "duplicate_keys") == '{"RowID":"1","Topic":"A","Topic":"another"}'
     assert '"Topic":NaN}' in spoil(batch(), "nan")
     assert spoil(batch(), "duplicate_keys").count('"Topic"') == 4
+
+
+def test_brackets_and_a_long_number_are_what_python_chokes_on() -> None:
+    for reply in (batch(), single()):
+        assert sum(map(spoil(reply, "brackets").count, "[]")) >= 100_000
+        with pytest.raises(RecursionError):
+            json.loads(spoil(reply, "brackets"))
+        with pytest.raises(ValueError, match="digits"):
+            json.loads(spoil(reply, "long_number"))
+
+
+def test_half_a_surrogate_pair_is_what_python_accepts_and_cannot_write() -> None:
+    text = spoil(single(), "surrogate")
+    assert text.isascii()
+    with pytest.raises(UnicodeEncodeError):
+        json.loads(text)["Topic"].encode()
+
+
+def test_a_key_is_lost_or_added_and_a_label_is_none() -> None:
+    assert json.loads(spoil(single(), "missing_key")) == {"RowID": "1"}
+    assert json.loads(spoil(single(), "extra_key")).keys() == {"RowID", "Topic", "Remark"}
+    assert json.loads(spoil(single(), "wrong_label")) == {"RowID": "1", "Topic": "no label of any list"}
+    for fault in ("missing_key", "extra_key", "wrong_label"):
+        first, *others = json.loads(spoil(batch(), fault))["mentions"]
+        assert first["RowID"] == "0"
+        assert first != batch().items[0]
+        assert others == batch().items[1:]
 
 
 def test_every_fault_changes_the_reply() -> None:

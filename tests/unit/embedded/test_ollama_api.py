@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from prism_embedded.ollama_api import (
     BadRequest,
+    Call,
     Outcome,
     body_of,
     read_chat,
@@ -72,10 +74,26 @@ def test_a_prompt_over_num_ctx_loses_its_beginning() -> None:
     assert fitting.cut_to_context() is fitting
 
 
+@pytest.mark.parametrize("read", [read_chat, read_openai])
+def test_a_prompt_may_be_said_to_fill_the_context(read: Callable[[dict[str, Any]], Call]) -> None:
+    call = read(chat("short"))
+    whole, cut = (json.loads(body_of(call, Outcome("x", shortened=one))) for one in (False, True))
+    if read is read_chat:
+        assert whole["prompt_eval_count"] < call.num_ctx == cut["prompt_eval_count"]
+    else:
+        assert whole["usage"]["prompt_tokens"] < call.num_ctx == cut["usage"]["prompt_tokens"]
+
+
 def test_num_predict_cuts_the_answer() -> None:
     call = read_chat(chat(options={"num_predict": 2}))
     assert within_limit(call, Outcome("12345678")) == Outcome("12345678")
     assert within_limit(call, Outcome("123456789")) == Outcome("12345678", "length")
+
+
+def test_no_more_tokens_are_counted_than_were_allowed() -> None:
+    call = read_chat(chat(options={"num_predict": 50}))
+    counts = [json.loads(body_of(call, Outcome("[" * length)))["eval_count"] for length in (40, 4000)]
+    assert counts == [10, 50]
 
 
 def test_a_stream_adds_up_to_the_answer() -> None:

@@ -79,6 +79,12 @@ def beat(state: WorkerState = WorkerState.RUNNING, in_flight: list[str] | None =
         ),
         (QUIET_S, [beat(WorkerState.WAITING), beat()], Progress(run_id="r"), "nothing is merged any more"),
         (QUIET_S, [beat(in_flight=["r/l/7"])], Progress(run_id="r"), None),
+        (
+            QUIET_S,
+            [beat(WorkerState.WAITING, ["r/l/7"]), beat()],
+            Progress(run_id="r"),
+            "the worker that has its batches waits: model server: refused",
+        ),
         (QUIET_S, [beat(in_flight=["r2/l/7"])], Progress(run_id="r"), "nothing is merged any more"),
         (QUIET_S, [], Progress(run_id="r", state=MergeState.PUBLISHING, detail="disk full"), "disk full"),
     ],

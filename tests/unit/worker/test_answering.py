@@ -228,6 +228,9 @@ def test_outages_at_any_call_fail_no_row(
         CallTimeout("no answer"),
         ReplyUnusable("html", reason=UnusableReason.NOT_JSON),
         ServerAway("broke off", reason=AwayReason.BROKEN_OFF),
+        ServerAway("HTTP 502", reason=AwayReason.GATEWAY),
+        AccessRefused("HTTP 403"),
+        ModelMissing("HTTP 404"),
     ],
     ids=lambda one: type(one).__name__,
 )
@@ -236,7 +239,9 @@ def test_a_row_that_breaks_a_healthy_server_fails_alone(error: ModelServerError,
     bench = Bench(lambda ids, _: error if "id0" in ids else reply(ids))
     work = task(rows)
     assert bench.answer(work) < 200
+    refused = isinstance(error, AccessRefused | ModelMissing)
     expected = RowReason.MODEL_TIMEOUT if isinstance(error, CallTimeout) else RowReason.MODEL_ERROR
+    expected = RowReason.MODEL_REFUSED if refused else expected
     assert reasons(work) == {f"id{n}": "ok" for n in range(rows)} | {"id0": expected}
     assert bench.server.canaries > 0
 

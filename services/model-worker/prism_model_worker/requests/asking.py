@@ -18,7 +18,7 @@ from prism.modelserver.errors import (
 from prism.modelserver.server import ChatReply, ChatRequest
 from prism.service import fault
 from prism_model_worker import metrics
-from prism_model_worker.blame import is_ambiguous, is_refusal
+from prism_model_worker.blame import is_ambiguous, is_refusal, outage_reason
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.requests.answer import build_messages, build_repair, sanitise, schema_of
 from prism_model_worker.requests.task import RequestTask
@@ -117,7 +117,7 @@ class RequestAnswerer:
             return
         if is_ambiguous(error):
             repeated = task.blamed_at is not None and lease.watch.answered_since(task.model, task.blamed_at)
-            if repeated or task.tries == 0:
+            if repeated or (task.tries == 0 and outage_reason(error) is None):
                 self._count(task, MOST_FAILURES, "model_error", "the model server fails at this request")
         if not task.done:
             task.blamed_at = self._clock()

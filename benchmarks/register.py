@@ -1,0 +1,28 @@
+"""Every case by its name, in the order in which all of them are measured."""
+
+from collections.abc import Callable
+
+from benchmarks.cases import (
+    Figure,
+    at_once,
+    duplicates,
+    memory,
+    recovery,
+    request_share,
+    saturation,
+    slow_worker,
+    small_in_large,
+)
+from benchmarks.controller import controller
+
+CASES: dict[str, Callable[[], list[Figure]]] = {
+    "at_once": at_once,
+    "saturation": saturation,
+    "slow_worker": slow_worker,
+    "controller": controller,
+    "small_in_large": small_in_large,
+    "duplicates": duplicates,
+    "requests": request_share,
+    "recovery": recovery,
+    "memory": memory,
+}

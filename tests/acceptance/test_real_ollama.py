@@ -1,0 +1,108 @@
+"""200 rows of the example through the whole fleet and the real Ollama.
+
+Its model has random weights: what it answers means nothing. That each answer is one of the lists is the
+work of the schema, which Ollama enforces.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.acceptance.conftest import EXAMPLE, Fleet, end_fleet, rows_of, start_fleet
+from tests.integration.ollama import Ollama, serve
+
+ROWS = 200
+# Measured on two cores at a load of 6 to 8: 45 s with batches of 1, 3 and 5, 61 s with 10. A token of this
+# model is a byte: 5 rows, long ones among them, fit into the 8192 that a run with such batches is given.
+BATCH = 5
+WAIT_S = 400.0
+LISTS = {"Topic": "valid_topic", "Validated_Sentiment": "valid_sentiment", "Urgency": "valid_urgency"}
+
+
+@pytest.fixture(scope="module")
+def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ollama]:
+    with serve(tmp_path_factory.mktemp("ollama")) as server:
+        # Its threads wait for one another in loops: on a machine that is busy two are slower than one.
+        one_thread = {"model": server.model, "from": server.model, "parameters": {"num_thread": 1}}
+        made = requests.post(f"{server.url}/api/create", json=one_thread | {"stream": False}, timeout=60.0)
+        made.raise_for_status()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's job with smaller batches, and with lists that no answer may leave."""
+    folder = tmp_path_factory.mktemp("jobs")
+    job = (EXAMPLE / "feedback.yaml").read_text()
+    assert "batch_size: 10 " in job
+    (folder / "feedback.yaml").write_text(job.replace("batch_size: 10 ", f"batch_size: {BATCH} "))
+    (folder / "feedback_prompt.json").write_text(json.dumps(example_prompt() | {"strict": True}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_fleet(ollama: Ollama, jobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    words = ["--model-server", ollama.url, "--model", ollama.model, "--workers", "1", "--jobs-dir", str(jobs)]
+    started = start_fleet(tmp_path_factory.mktemp("fleet"), *words)
+    try:
+        yield started
+    finally:
+        end_fleet(started)
+
+
+def example_prompt() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((EXAMPLE / "feedback_prompt.json").read_bytes())
+    return found
+
+
+def write_first_rows(path: Path) -> list[dict[str, str]]:
+    """Write the first rows of the example; return them."""
+    rows = list(rows_of(EXAMPLE / "feedback.csv"))[:ROWS]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+@pytest.mark.promise(7)
+def test_200_rows_get_labels_of_their_lists(real_fleet: Fleet, ollama: Ollama, tmp_path: Path) -> None:
+    rows_in = write_first_rows(tmp_path / "feedback.csv")
+    words = ["submit", str(tmp_path / "feedback.csv"), "--job", "feedback", "--run-id", "real", "--wait"]
+    done = real_fleet.run(*words, timeout_s=WAIT_S)
+    assert done.returncode == 0, done.stderr
+    rows_out = rows_of(real_fleet.data_dir / "output" / "real_feedback.csv")
+    assert [{name: row[name] for name in rows_in[0]} for row in rows_out] == rows_in
+    assert_labels(rows_out)
+    assert {(row["Model_Name"], row["Batch_Size"], row["Error"]) for row in rows_out} == {
+        (ollama.model, str(BATCH), "")
+    }
+    manifest = json.loads((real_fleet.data_dir / "logs" / "real" / "run_manifest.json").read_bytes())
+    assert manifest["rows"] == {"in": ROWS, "ok": ROWS, "failed": 0}
+    assert (manifest["models"], manifest["model_digests"]) == ([ollama.model], [digest(ollama)])
+    assert manifest["calls"] >= ROWS / BATCH
+    # A token of this model is a byte, and every prompt holds the system prompt.
+    assert manifest["tokens"]["prompt"] > manifest["calls"] * len(example_prompt()["system_prompt"])
+    assert manifest["tokens"]["completion"] > ROWS * len(
+        '{"RowID":"","Topic":"","Sentiment":"","Urgency":""}'
+    )
+
+
+def assert_labels(rows_out: Sequence[dict[str, str]]) -> None:
+    rules = example_prompt()["validation_rules"]
+    for column, name in LISTS.items():
+        assert {row[column] for row in rows_out} <= set(rules[name]), column
+    assert all(row["Key_Point"] for row in rows_out)
+
+
+def digest(ollama: Ollama) -> str:
+    """Return the model's digest as the server says it."""
+    models = requests.get(f"{ollama.url}/api/tags", timeout=10.0).json()["models"]
+    return str(next(one["digest"] for one in models if one["name"].removesuffix(":latest") == ollama.model))
