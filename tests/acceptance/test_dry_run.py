@@ -262,6 +262,8 @@ def test_ctrl_c_is_exit_130_and_leaves_nothing(folder: Path, model: Model) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A runner started in the background ignores it, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         await_true(lambda: model.stats()["in_flight"] == 1, "the first call")

@@ -204,6 +204,33 @@ def test_an_outage_is_waited_for(stage: Stage, model: ModelControl) -> None:
     assert codes == {"k1": None, "late": "deadline_exceeded"}
 
 
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("http_400", "refused"),
+        ("http_403", "model_error"),
+        ("http_500", "model_error"),
+        ("http_502", "model_error"),
+        ("reset", "model_error"),
+        ("html", "model_error"),
+        ("shortened", "prompt_too_long"),
+        ("length", "answer_too_long"),
+    ],
+)
+def test_a_request_at_which_a_healthy_server_fails_is_told_so(
+    stage: Stage, worker: Service, model: ModelControl, fault: str, code: str
+) -> None:
+    model.set(faults=f"text:BOOM={fault}")
+    ask(stage, "bad", prompt="What goes BOOM?")
+    ask(stage, "good", prompt="And what does not?")
+    answers = [json.loads(one.value or b"") for one in replies(stage, stage.text_replies, 2)]
+    codes = {one["key"]: one["value"].get("error", {}).get("code") for one in answers}
+    assert codes == {"bad": code, "good": None}
+    (letter,) = stage.dead_letters(1)
+    assert letter.headers["prism_detail"] == code
+
+
 def test_one_user_cannot_take_it_all(stage: Stage, model: ModelControl) -> None:
     stage.worker(model.url, PRISM_REQUESTS_PER_MINUTE="3")
     for number in range(5):
