@@ -10,6 +10,7 @@ pauses the partitions and polls on, which keeps its membership. It pauses once a
 `pause` throws away what librdkafka has prefetched.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -149,16 +150,23 @@ class Membership:
                 self._pause([held.partition])
             elif not crowded and held.partition in self._crowded:
                 self._crowded.discard(held.partition)
-                self._consumer.resume([TopicPartition(self._topic, held.partition)])
+                self._resume([held.partition])
 
     def _pause(self, partitions: list[int]) -> None:
         if partitions:
             self._consumer.pause([TopicPartition(self._topic, one) for one in partitions])
 
     def _resume(self, partitions: list[int]) -> None:
-        wanted = [one for one in partitions if one not in self._crowded]
-        if wanted:
-            self._consumer.resume([TopicPartition(self._topic, one) for one in wanted])
+        wanted = [TopicPartition(self._topic, one) for one in partitions if one not in self._crowded]
+        if not wanted:
+            return
+        self._consumer.resume(wanted)
+        # librdkafka's fetcher sees a resumed partition at its next turn, up to a second later. To seek to
+        # where one is wakes it; what a rebalance has just taken away needs no waking.
+        with contextlib.suppress(KafkaException):
+            for place in self._consumer.position(wanted):
+                if place.offset >= 0:
+                    self._consumer.seek(place)
 
     def commit_if_due(self) -> None:
         """Send the commits that have changed, at most ten times a second."""
