@@ -10,7 +10,7 @@ from itertools import zip_longest
 import psutil
 
 from benchmarks.bare import bare_loop
-from benchmarks.requester import Kind, Requester, Timing
+from benchmarks.requester import Kind, Requester, Timing, photo_bytes
 from benchmarks.rig import (
     ASK_ALL,
     ASK_ONCE,
@@ -21,6 +21,8 @@ from benchmarks.rig import (
     write_duplicates,
     write_rows,
 )
+from prism_model_worker.photos.photo import PhotoLimits
+from prism_model_worker.photos.studio import Studio
 
 BATCH = 10
 # Requests per second; and the most ms of PRISM's own that is wanted of them, at p50 and at p99.
@@ -240,10 +242,11 @@ def request_share(seconds: float = 30.0) -> list[Figure]:
     The model's time is the call as the worker saw it: a server's queue is in it. All else is PRISM's and
     the broker's: for the client both ways through the topics too, for the worker from record to reply.
     """
-    server = ServerSpec(0.1, 32)
-    figures = []
+    server = ServerSpec(0.5, 32)
+    alone = _development_seconds()
+    figures = [Figure("requests", "a photo developed in this machine's peace, p50", alone * 1000, "ms")]
     with (
-        rig([server], [WorkerSpec(calls=40)]) as fleet,
+        rig([server], [WorkerSpec(calls=32)]) as fleet,
         Requester(fleet.kafka.bootstrap) as requester,
     ):
         for kind, per_second in _REQUESTS.items():
@@ -256,6 +259,18 @@ def request_share(seconds: float = 30.0) -> list[Figure]:
         for kind in _REQUESTS:
             figures += _beside_bulk(fleet, requester, kind, seconds, _capacity(server))
     return figures
+
+
+def _development_seconds(count: int = 30) -> float:
+    """Return p50 of making a photo safe at the pace of the requests, with nothing beside it."""
+    studio, photo, seconds = Studio(PhotoLimits()), photo_bytes(), []
+    for _ in range(count):
+        begun = time.monotonic()
+        studio.develop(photo)
+        seconds.append(time.monotonic() - begun)
+        time.sleep(1 / _REQUESTS[Kind.PHOTO])
+    studio.close()
+    return statistics.median(seconds)
 
 
 def _capacity(server: ServerSpec) -> float:

@@ -45,7 +45,10 @@ class Requester:
     """Sends from the thread that uses it, reads replies in one of its own."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._values = {Kind.PHOTO: _value(photo=_photo_text()), Kind.TEXT: _value()}
+        self._values = {
+            Kind.PHOTO: _value(photo=base64.b64encode(photo_bytes()).decode()),
+            Kind.TEXT: _value(),
+        }
         self._numbers = itertools.count()
         self._replies: dict[str, tuple[float, Message]] = {}
         self._arrived = threading.Condition()
@@ -120,13 +123,13 @@ def _value(**more: str) -> bytes:
     return json.dumps({"user_email": _USER, "prompt": "What is on my plate?", **more}).encode()
 
 
-def _photo_text() -> str:
+def photo_bytes() -> bytes:
     """Return a JPEG as a phone's camera makes it: 8 million pixels, 500 kB, turned by its EXIF tag."""
     luma = Image.blend(_clouds(), Image.effect_noise(PHOTO_SIZE, 40), 0.06)
     picture = Image.merge("YCbCr", (luma, _clouds(), _clouds()))
     qualities = range(1, 96)
     above = bisect.bisect_right(qualities, PHOTO_BYTES, key=lambda quality: len(_jpeg(picture, quality)))
-    return base64.b64encode(_jpeg(picture, qualities[above - 1])).decode()
+    return _jpeg(picture, qualities[above - 1])
 
 
 def _clouds() -> Image.Image:

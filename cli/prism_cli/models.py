@@ -19,6 +19,7 @@ from prism.modelserver import (
     ServerAway,
     endpoints,
 )
+from prism.modelserver.cloud import CLOUD_HOST
 from prism.runs.catalogue import Catalogue, CatalogueRefused, ModelEntry, read_catalogue
 from prism_cli import connection as connections
 from prism_cli import fleet_file, model_check
@@ -172,7 +173,9 @@ def find(options: Namespace, environ: Mapping[str, str]) -> Known:
         catalogue = read_catalogue(jobs)
     except CatalogueRefused as error:
         raise CommandFailed(BAD_INPUT, str(error), str(jobs), "correct it") from None
-    return Known(catalogue, Endpoint("ollama", address, environ.get("OLLAMA_API_KEY") or None), environ)
+    key = environ.get("OLLAMA_API_KEY") or None
+    cloud = base_url(environ.get("OLLAMA_CLOUD_HOST") or CLOUD_HOST)
+    return Known(catalogue, Endpoint("ollama", address, key, cloud_host=cloud), environ)
 
 
 def views(known: Known, servers: Servers) -> Iterator[ModelView]:

@@ -210,7 +210,12 @@ class Stage:
         subprocess.run(command, input=value, check=True, timeout=DEADLINE_S)
 
     def put_run(
-        self, state: RunState = RunState.RUNNING, run_id: str = "r", dedupe: bool = False, **model: Any
+        self,
+        state: RunState = RunState.RUNNING,
+        run_id: str = "r",
+        dedupe: bool = False,
+        entry: dict[str, Any] | None = None,
+        **model: Any,
     ) -> RunRecord:
         file = RunFile(
             label="l",
@@ -225,6 +230,7 @@ class Stage:
             state=state,
             # The texts of these tests are all alike, and each is to be asked.
             job={"model": model, "dedupe": str(dedupe)},
+            model_entry=entry or {},
             prompt=PROMPT,
             files=[file],
             results_partition=1,

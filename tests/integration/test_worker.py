@@ -3,14 +3,18 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
+from prism.kafka.admin import topic_id
 from prism.kafka.clients import ErrorWatch
-from prism.kafka.commit_note import CommitNote
+from prism.kafka.commit_note import CAREFUL_AFTER, CommitNote
 from prism.messages import Batch, BatchRow, Heartbeat, Result, RunState, WorkerState
-from tests.integration.stage import PARTITIONS, ModelControl, Service, Stage, await_value
+from prism_embedded.model_server import EmbeddedModelServer
+from prism_embedded.model_state import Behaviour
+from tests.integration.stage import MODEL, PARTITIONS, ModelControl, Service, Stage, await_value
 
 GOOD = "This is great, I love it."
 
@@ -256,6 +260,39 @@ def test_a_row_that_kills_each_worker_is_found(stage: Stage, model: ModelControl
     await_value(lambda: committed(stage)[0][0] == 6, "everything is committed")
 
 
+@pytest.fixture
+def other_model() -> Iterator[ModelControl]:
+    """Another model server than the worker's own."""
+    with EmbeddedModelServer(Behaviour()) as server:
+        yield ModelControl(server.url)
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize("begun", [False, True], ids=["before", "in the middle"])
+def test_a_suspect_whose_server_is_away_holds_nobody_up(
+    stage: Stage, model: ModelControl, other_model: ModelControl, begun: bool
+) -> None:
+    stage.put_run(run_id="gone", entry={"name": MODEL, "base_url": [other_model.url]})
+    stage.put_batches(texts(1), "gone", partition=0)
+    suspected = CommitNote(topic_id(stage.admin, stage.topics.batches), losses=CAREFUL_AFTER, careful_until=9)
+    consumer = Consumer({"bootstrap.servers": stage.bootstrap, "group.id": stage.group})
+    place = TopicPartition(stage.topics.batches, 0, 0, metadata=suspected.encode(0))
+    consumer.commit(offsets=[place], asynchronous=False)
+    consumer.close()
+    other_model.set(down=not begun, latency_ms=1000)
+    worker = stage.worker(model.url)
+    if begun:
+        await_value(lambda: other_model.stats()["in_flight"], "the suspect's call")
+        assert worker.lines("working_alone")
+        other_model.set(down=True)
+    stage.put_run()
+    stage.put_batches(texts(3), partition=1)
+    assert {result.run_id for result in stage.results(3)} == {"r"}
+    await_value(lambda: "gone" in heartbeats(stage)[-1].waiting, "the worker to say what waits")
+    other_model.set(down=False, latency_ms=0)
+    assert [result.run_id for result in stage.results(4)][3:] == ["gone"]
+
+
 def test_two_workers_share_the_partitions_and_no_batch_is_answered_twice(
     stage: Stage, model: ModelControl
 ) -> None:
@@ -279,6 +316,18 @@ def test_rows_that_say_the_same_are_asked_once(stage: Stage, model: ModelControl
     assert Counter(outcomes(results).values()) == {"ok": 120}
     assert sum(model.stats()["calls_by_rows"].values()) == 7
     assert sum(result.usage.reused_rows for result in results) == 113
+
+
+def test_who_waits_for_a_row_does_not_wait_for_the_others_of_its_batch(
+    stage: Stage, model: ModelControl
+) -> None:
+    stage.put_run(dedupe=True, retries="2", delay="600")
+    model.set(latency_ms=100, faults="text:BAD=http_400")
+    stage.put_batches([[GOOD, "BAD"]], partition=0)
+    stage.worker(model.url, CONCURRENT_REQUESTS="2")
+    await_value(lambda: model.stats()["calls_by_rows"], "the first call")
+    stage.put_batches([[GOOD]], first=1, partition=0)
+    assert [result.id for result in stage.results(1)] == ["r/l/1"]
 
 
 def test_a_failure_is_asked_again_for_each_that_says_the_same(stage: Stage, model: ModelControl) -> None:

@@ -1,7 +1,9 @@
 """What a run may cost: when the next batch would go beyond it, nothing more is fed.
 
 What is fed and not merged yet is counted as dear as what is merged on average, so a run ends near its
-budget and not a window of batches beyond it. Before anything is merged only a few batches are risked.
+budget and not a window of batches beyond it. Merged batches that took no call (their rows were rejected, or
+reused) say nothing of what one costs: until one with a call is merged only a few batches are risked, and no
+more where the server tells no tokens, for then nobody knows what was spent.
 """
 
 from dataclasses import dataclass
@@ -30,12 +32,16 @@ class Meter:
 
     def allows(self, progress: Progress | None, merged: int, unmerged: int) -> bool:
         """Return whether one more batch may be fed. merged, unmerged: batches."""
-        if self.budget.tokens is None and self.budget.money is None:
+        if not self._bounded:
             return True
-        if progress is None or not merged:
+        # So many took a call at most, and so dear are those ahead at most.
+        called = min(merged, progress.calls) if progress is not None else 0
+        if progress is None or not called:
             return unmerged < FIRST_BATCHES
-        ahead = Decimal(merged + unmerged + 1) / merged
-        tokens = progress.prompt_tokens + progress.completion_tokens
+        tokens = _tokens(progress)
+        if not tokens:
+            return merged + unmerged < FIRST_BATCHES  # what was spent is unknown, and will be
+        ahead = 1 + Decimal(unmerged + 1) / called
         if self.budget.tokens is not None and tokens * ahead > self.budget.tokens:
             return False
         money = self._money(progress)
@@ -43,14 +49,25 @@ class Meter:
 
     def reached(self, progress: Progress) -> str:
         """Return the reason of a run that stands still because of its budget."""
+        if not _tokens(progress):
+            calls, advice = f"{progress.calls:,} calls", "cancel the run, or send the rest without a budget"
+            return f"the model server told no tokens for {calls}, so the budget cannot be kept; {advice}"
         parts = []
         if self.budget.tokens is not None:
-            tokens = progress.prompt_tokens + progress.completion_tokens
-            parts.append(f"{tokens:,} of {self.budget.tokens:,} tokens")
+            parts.append(f"{_tokens(progress):,} of {self.budget.tokens:,} tokens")
         money = self._money(progress)
         if self.budget.money is not None and money is not None and self.entry.price is not None:
             parts.append(f"{money:.4f} of {self.budget.money} {self.entry.price.currency}")
         return f"budget reached: {', '.join(parts)}; cancel the run, or send the rest under a larger budget"
 
+    @property
+    def _bounded(self) -> bool:
+        priced = self.budget.money is not None and self.entry.price is not None
+        return self.budget.tokens is not None or priced
+
     def _money(self, progress: Progress) -> Decimal | None:
         return self.entry.cost(progress.prompt_tokens, progress.completion_tokens)
+
+
+def _tokens(progress: Progress) -> int:
+    return progress.prompt_tokens + progress.completion_tokens

@@ -18,6 +18,7 @@ from prism.annotation.strict_json import load_strictly
 from prism.kafka.errors import BrokerAway
 from prism.messages import CutPosition, FileReason, RunFile, RunRecord
 from prism.messages.topics import RESULT_MAX_BYTES
+from prism.runs.catalogue import CatalogueRefused, entry_of
 from prism.runs.cutting import cut_rows
 from prism.runs.job import Job, JobRefused, parse_job
 from prism.service import fault
@@ -207,13 +208,14 @@ class Checker:
         try:
             task.assert_wanted()
             job = parse_job(record.job, record.job_name)
+            entry_of(record.model_entry, job.model.name)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
             plain = self._sources.bring(record.run_id, file, task.assert_wanted)
             if not file.columns:
                 file = self._counted(file, plain, job, table_format(job, prompt), task.assert_wanted)
             fault.point("ingestor.after_check")
             return Checked(record.run_id, file, prompt, plain)
-        except JobRefused as error:
+        except (CatalogueRefused, JobRefused) as error:
             return Checked(record.run_id, file, record.prompt, reason=FileReason.BAD_JOB, detail=str(error))
         except SourceChanged as error:
             return Checked(record.run_id, file, record.prompt, reason=error.reason, detail=error.detail)

@@ -23,9 +23,10 @@ def stall_reason(
     if len(waiting) == len(workers):
         return f"every worker waits: {waiting[0].reason}"
     holders = [one for one in workers if any(batch.startswith(f"{run_id}/") for batch in one.in_flight)]
-    if any(one.state is not WorkerState.WAITING for one in holders):
+    if any(one.state is not WorkerState.WAITING and run_id not in one.waiting for one in holders):
         return None  # a slow model is no stall
     if holders:
-        return f"the worker that has its batches waits: {holders[0].reason}"
+        reason = holders[0].waiting.get(run_id, holders[0].reason)
+        return f"the worker that has its batches waits: {reason}"
     # No number in it: each change of the reason is a record.
     return "nothing is merged any more, and no worker has a batch of this run in hand"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism.messages import RunFile, RunState
-from prism.runs.catalogue import entry_of
+from prism.runs.catalogue import CatalogueRefused, entry_of
 from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
@@ -72,7 +72,10 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
 
 def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:
     """Return what the tokens cost by the prices at acceptance, None where no price is known."""
-    entry = entry_of(plan.record.model_entry, plan.job.model.name)
+    try:
+        entry = entry_of(plan.record.model_entry, plan.job.model.name)
+    except CatalogueRefused:  # of another version: no reason to keep what is merged from its readers
+        return None
     cost = entry.cost(run.prompt_tokens, run.completion_tokens)
     if cost is None or entry.price is None:
         return None

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from prism.kafka.admin import ensure_topics
 from prism.kafka.clients import KafkaSettings, first_contact
@@ -58,7 +59,10 @@ def serve(stop: StopSignal) -> None:
 def connector(settings: WorkerSettings, environ: Mapping[str, str]) -> Connect:
     """Return what makes clients for the servers of a model. Raises FatalError for an address that is none."""
     key = settings.ollama_api_key.get_secret_value() if settings.ollama_api_key else None
-    defaults = [backends.Endpoint("ollama", host, key) for host in settings.ollama_hosts]
+    ollama = backends.Endpoint(
+        "ollama", "", key, cloud_host=settings.ollama_cloud_host, keep_alive=settings.keep_alive
+    )
+    defaults = [replace(ollama, address=host) for host in settings.ollama_hosts]
 
     def connect(entry: ModelEntry) -> list[tuple[str, ModelServer]]:
         made = {}

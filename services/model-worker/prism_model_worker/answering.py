@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast
 
 from prism.annotation import Answer, BadReply, Problem, Prompt, build_prompt, build_repair, read_reply
@@ -27,7 +28,7 @@ from prism.service import fault
 from prism.service.errors import RetryLater
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
-from prism_model_worker.blame import is_ambiguous, is_refusal, outage_reason, reached_no_model
+from prism_model_worker.blame import RECENT_S, is_ambiguous, is_refusal, outage_reason, reached_no_model
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
 from prism_model_worker.photos.photo import PhotoRefused
@@ -38,8 +39,6 @@ log = get_logger(__name__)
 Role = Literal["system", "user", "assistant"]
 
 LONGEST_DELAY_S = 60.0
-# "While they were being asked": a call that timed out may have begun long before an outage did.
-RECENT_S = 5.0
 # What each error of a call means for rows that stand alone once they are to blame.
 _ROW_REASONS: tuple[tuple[type[ModelServerError], RowReason], ...] = (
     (PromptTruncated, RowReason.ROW_TOO_LONG),
@@ -154,6 +153,10 @@ class Answerer:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
         reason = reason or outage_reason(error)
+        if is_refusal(error) and group.refusals.are_its_own(
+            self._clock(), partial(lease.watch.answered_since, task.context.model)
+        ):
+            reason = RowReason.MODEL_ERROR
         if reason is None or (
             is_ambiguous(error) and not self._row_is_to_blame(task, group, error, started, lease)
         ):

@@ -26,6 +26,8 @@ here it can only end growth, or spare a look down.
   next probe waits for `PROBE_CALLS` answers, or `SCARCE_CALLS` and a time: below one call in a hundred.
 - Several clients of one full server each gain by more calls, at the others' expense, and would drive one
   another up for ever. `SLOWEST` ends that: no growth to more than so many times the lowest latency seen.
+- While urgent calls come, the others leave them a few permits (`KEPT`): somebody waits for their answers,
+  and the next call to end may be seconds away. A limit without those permits counts as made use of.
 
 Every method may be called from any thread: all state is under one lock.
 """
@@ -76,6 +78,8 @@ CUT = 0.8
 LONGEST_HOLD_S, FIRST_HOLD_S = 5.0, 0.25
 # Pace, relative to what the settled limit needs; the longest gap, of which a refusal needs only a part.
 PACE, LONGEST_GAP_S = 2.0, 0.25
+# Share of the permits that is left to urgent calls until so long after the last; none of a few.
+KEPT, KEPT_S, FEW = 1 / 16, 30.0, 8
 # No growth to more than so many times the lowest latency: 1 ÷ WORTH, by X = C·L ÷ (L + K).
 SLOWEST = 4.0
 
@@ -155,6 +159,7 @@ class ConcurrencyLimit:
         self._scouts = self._settled
         self._scouted_at = math.inf
         self._timeouts = 0
+        self._urgent_at = -math.inf
         self._seen_at = clock()
         self._round = Round(1, Kind.REST, self._limit, max(ROUND_CALLS, self._limit), self._seen_at)
 
@@ -173,22 +178,24 @@ class ConcurrencyLimit:
         """Whether the server refuses even a single call."""
         return self._hold_s > 0
 
-    def try_acquire(self) -> Permit | None:
+    def try_acquire(self, urgent: bool = False) -> Permit | None:
         """Return a permit if one is free now; it must be handed back to `answered`, `refused` or `failed`."""
         with self._lock:
             now = self._pass_time()
-            if self._wait_s(now) != 0.0:
+            if urgent:
+                self._urgent_at = now
+            if self._wait_s(now, urgent) != 0.0:
                 return None
             self._in_flight += 1
             self._pace.took(now, self._pace.gap(self._settled))
             if self._in_flight >= self._settled + self._scouts and self._scouted_at == math.inf:
                 self._scouted_at = now + 2 * self._refusal_s
-            return Permit(now, self._in_flight, self._join_round())
+            return Permit(now, self._in_flight, self._join_round(now))
 
-    def wait_hint_s(self) -> float | None:
+    def wait_hint_s(self, urgent: bool = False) -> float | None:
         """Seconds until a permit may be free by time alone, 0 for now; None: only when a call ends."""
         with self._lock:
-            return self._wait_s(self._clock())
+            return self._wait_s(self._clock(), urgent)
 
     def answered(self, permit: Permit, work: float = 1.0) -> None:
         """Note a call that ended well. work: what its latency may grow with, such as its rows."""
@@ -217,6 +224,11 @@ class ConcurrencyLimit:
             else:
                 self._lose(served, retry_after_s or 0.0, now)
 
+    def relieve(self) -> None:
+        """Note that the server took a call of which nothing is known here."""
+        with self._lock:
+            self._hold_s, self._hold_until = 0.0, -math.inf
+
     def failed(self, permit: Permit, timed_out: bool = False) -> None:
         """Note a call that ended otherwise. It says nothing, unless a whole limit of them ran out of time."""
         with self._lock:
@@ -239,17 +251,23 @@ class ConcurrencyLimit:
             self._scouts, self._scouted_at = 2 * self._scouts, math.inf
         return now
 
-    def _wait_s(self, now: float) -> float | None:
-        if self._in_flight >= self._limit:
+    def _kept(self, now: float) -> int:
+        """Permits that only urgent calls may have."""
+        urged = now - self._urgent_at < KEPT_S
+        return math.ceil(KEPT * self._limit) if urged and self._limit >= FEW else 0
+
+    def _wait_s(self, now: float, urgent: bool) -> float | None:
+        if self._in_flight >= self._limit - (0 if urgent else self._kept(now)):
             return None
         scouting_s = self._scouted_at - now if self._in_flight >= self._settled + self._scouts else 0.0
-        pacing_s = self._pace.wait(now, self._pace.gap(self._settled))
+        # The pace is for those that stand in line; they make up for one that does not.
+        pacing_s = 0.0 if urgent else self._pace.wait(now, self._pace.gap(self._settled))
         return max(0.0, self._hold_until - now, scouting_s, pacing_s)
 
-    def _join_round(self) -> int:
+    def _join_round(self, now: float) -> int:
         """Count a call that begins; return the number of the round that it belongs to, 0 for none."""
         current = self._round
-        if FILLED * current.target <= self._in_flight <= current.target:
+        if FILLED * (current.target - self._kept(now)) <= self._in_flight <= current.target:
             current.opened = True
         if not current.collecting:
             return 0
@@ -277,7 +295,7 @@ class ConcurrencyLimit:
 
     def _judge(self, current: Round, now: float) -> None:
         base, sample = self._base, current.sample
-        if not current.telling or (base is not None and not self._moved(current, base)):
+        if not current.telling(self._kept(now)) or (base is not None and not self._moved(current, base)):
             self._abandon(now)
             return
         if base is None:

@@ -35,7 +35,10 @@ class RunContext:
     def of(
         cls, record: RunRecord, default_model: str, servers: Callable[[ModelEntry], ServerGroup]
     ) -> "RunContext":
-        """Return the context of a run. Raises JobRefused or PromptRefused for what no ingestor accepts."""
+        """Return the context of a run.
+
+        Raises CatalogueRefused, JobRefused or PromptRefused for what no ingestor accepts.
+        """
         job = parse_job(record.job, record.job_name)
         model = job.model.name or default_model
         prompt_file = PromptFile.parse(record.prompt)

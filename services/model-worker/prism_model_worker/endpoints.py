@@ -13,14 +13,18 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prism.modelserver.errors import CallTimeout, ModelServerError
+from prism.modelserver.errors import AwayReason, CallTimeout, ModelServerError, ServerAway
 from prism.modelserver.server import ChatReply, ChatRequest, ModelDescription, ModelInfo, ModelServer
 from prism.runs.catalogue import ModelEntry
+from prism.service.logs import get_logger
 from prism_model_worker.blame import is_refusal
 from prism_model_worker.concurrency import ConcurrencyLimit, Permit
 from prism_model_worker.server_watch import CANARY_CONTEXT, ServerWatch
 
-# Returns the address of each server of an entry, and a client for it. Raises ModelServerError.
+log = get_logger(__name__)
+
+# Returns the address of each server of an entry, and a client for it. Raises ModelServerError, and ValueError
+# for an address that is none.
 Connect = Callable[[ModelEntry], Sequence[tuple[str, ModelServer]]]
 
 
@@ -38,8 +42,13 @@ class Endpoint:
     ) -> None:
         self.url = url
         self.server = server
-        self.watch = ServerWatch(server, clock, on_open, probe_deadline_s)
+        self._on_open = on_open
+        self.watch = ServerWatch(server, clock, self._opened, probe_deadline_s)
         self.limit = ConcurrencyLimit(clock, cap)
+
+    def _opened(self) -> None:
+        self.limit.relieve()
+        self._on_open()
 
     @property
     def free_share(self) -> float:
@@ -139,18 +148,18 @@ class ServerGroup:
         """Return whether any server lets calls through."""
         return any(one.watch.may_call(model) for one in self.endpoints)
 
-    def acquire(self, model: str) -> Lease | None:
-        """Return leave for one call, if any server is up and has room now."""
+    def acquire(self, model: str, urgent: bool = False) -> Lease | None:
+        """Return leave for one call, if any server is up and has room now. urgent: somebody waits for it."""
         up = [one for one in self.endpoints if one.watch.may_call(model)]
         for one in sorted(up, key=lambda one: -one.free_share) if len(up) > 1 else up:
-            permit = one.limit.try_acquire()
+            permit = one.limit.try_acquire(urgent)
             if permit is not None:
                 return Lease(one, model, permit)
         return None
 
-    def wait_hint_s(self, model: str) -> float | None:
+    def wait_hint_s(self, model: str, urgent: bool = False) -> float | None:
         """Seconds until there may be room by time alone; None: only when a call ends or a gate opens."""
-        hints = [one.limit.wait_hint_s() for one in self.endpoints if one.watch.may_call(model)]
+        hints = [one.limit.wait_hint_s(urgent) for one in self.endpoints if one.watch.may_call(model)]
         known = [one for one in hints if one is not None]
         return min(known) if known else None
 
@@ -185,7 +194,13 @@ class Endpoints:
 
     def group(self, entry: ModelEntry) -> ServerGroup:
         """Return the servers of an entry; those that two entries share are the same."""
-        key = (entry.backend, entry.base_url, entry.api_key_env, entry.context_length)
+        key = (
+            entry.backend,
+            entry.base_url,
+            entry.api_key_env,
+            entry.context_length,
+            entry.supports_schema,
+        )
         with self._lock:
             if key not in self._groups:
                 self._groups[key] = ServerGroup(
@@ -197,8 +212,13 @@ class Endpoints:
         try:
             return self._connect(entry)
         except ModelServerError as error:
-            # The runs of this model wait, and say why; the others go on.
-            return [("", NoServer(error))]
+            reason = error
+        except ValueError as error:
+            advice = "correct it, and send the run again"
+            reason = ServerAway(str(error), "models.json", advice, reason=AwayReason.NOT_ONE)
+        # The runs of this model wait, and say why; the others go on.
+        log.warning("no_model_server", model=entry.name, error=reason)
+        return [("", NoServer(reason))]
 
     def _endpoint(self, key: tuple[object, ...], url: str, server: ModelServer) -> Endpoint:
         if key not in self._known:
@@ -227,12 +247,15 @@ class Endpoints:
             return None
         return "; ".join(f"{model}: {reason}" for model, reason in reasons)
 
-    def starved_reason(self) -> str | None:
-        """Return which servers refuse every single call, if none takes any."""
-        known = list(self._known.values())
-        if not known or not all(one.limit.starved for one in known):
-            return None
-        return "the model server is busy: it refuses even a single call"
+    def close_starved(self) -> None:
+        """Let a tiny call find out when a server that refuses even a single call takes one again."""
+        error = ServerAway("the model server is busy: it refuses even a single call", reason=AwayReason.BUSY)
+        with self._lock:
+            watched = list(self._watched)
+        for group, model in watched:
+            for one in group.endpoints:
+                if one.limit.starved and one.watch.may_call(model):
+                    one.watch.blame(model, error, needs_canary=True)
 
     def urls(self) -> list[str]:
         """Return the servers' addresses."""

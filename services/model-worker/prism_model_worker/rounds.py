@@ -144,7 +144,6 @@ class Round:
         """Whether what can be known is known."""
         return self.started >= self.wanted and self.open <= max(1, STRAGGLERS * self.wanted)
 
-    @property
-    def telling(self) -> bool:
-        """Whether the limit was made use of, and half of the calls ended well."""
-        return 2 * self.sample.n >= self.wanted and self.sample.in_flight >= FILLED * self.target
+    def telling(self, kept: int) -> bool:
+        """Whether the limit, less what was `kept` free, was made use of, and half of the calls ended well."""
+        return 2 * self.sample.n >= self.wanted and self.sample.in_flight >= FILLED * (self.target - kept)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 
-from prism.modelserver.errors import ModelServerError, QuotaExhausted, ReplyTruncated, ServerAway
+from prism.modelserver.errors import CallTimeout, ModelServerError, QuotaExhausted, ReplyTruncated, ServerAway
 from prism.modelserver.server import ChatMessage, ChatRequest, ModelDescription, ModelServer
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
@@ -30,6 +30,8 @@ QUIET_S = 3.0
 # A model that is pulled anew while the server is up changes unseen for at most so long.
 DESCRIBE_S = 10.0
 CANARY_CONTEXT = 4096
+# A canary may have to wait until its model is loaded, which Ollama breaks off when nobody waits any more.
+LONGEST_CANARY_S = 300.0
 _CANARY = "Answer with the word ok."
 
 
@@ -45,6 +47,8 @@ class Gate:
     described_at: float = -1e9
     # Of the call that made a canary necessary: another context would reload the model.
     num_ctx: int = CANARY_CONTEXT
+    # The next canary's deadline; 0: that of a probe.
+    canary_s: float = 0.0
 
 
 class ServerWatch:
@@ -163,7 +167,7 @@ class ServerWatch:
         try:
             self._server.assert_model(model)
             if gate.needs_canary:
-                self._canary(model, gate.num_ctx)
+                self._canary(model, gate)
         except ModelServerError as error:
             with self._lock:
                 was_open = gate.reason is None
@@ -181,6 +185,7 @@ class ServerWatch:
             was_closed = gate.reason is not None
             canary = gate.needs_canary
             gate.reason, gate.needs_canary, gate.pause_s = None, False, FIRST_PAUSE_S
+            gate.canary_s = 0.0
             gate.probe_at = self._clock()
             if canary:
                 gate.answered_at = gate.probe_at
@@ -196,18 +201,23 @@ class ServerWatch:
         with contextlib.suppress(ModelServerError):  # it is asked again soon
             self._descriptions[model] = self._server.describe(model)
 
-    def _canary(self, model: str, num_ctx: int) -> None:
+    def _canary(self, model: str, gate: Gate) -> None:
         metrics.CANARIES.inc()
+        deadline_s = gate.canary_s or self._probe_deadline_s
         request = ChatRequest(
             model=model,
             messages=(ChatMessage("user", _CANARY),),
-            num_ctx=num_ctx,
+            num_ctx=gate.num_ctx,
             num_predict=8,
-            deadline_s=self._probe_deadline_s,
+            deadline_s=deadline_s,
         )
-        # A talkative model is cut short, and has answered all the same.
-        with contextlib.suppress(ReplyTruncated):
+        try:
             self._server.chat(request)
+        except ReplyTruncated:
+            pass  # a talkative model is cut short, and has answered all the same
+        except CallTimeout:
+            gate.canary_s = min(2 * deadline_s, LONGEST_CANARY_S)
+            raise
 
 
 def _retry_after(error: ModelServerError) -> float:

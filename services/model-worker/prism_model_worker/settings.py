@@ -1,13 +1,17 @@
 """What a model worker can be told, each setting with its unit, default and reason."""
 
 import os
+import re
 import socket
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
 from prism.messages.topics import MIB, TopicSpec
+from prism.modelserver.cloud import CLOUD_HOST
+from prism.modelserver.ollama import base_url
 from prism.service.errors import FatalError
 from prism.service.settings import ServiceSettings, port_field
 from prism_model_worker.photos.photo import PhotoLimits
@@ -15,6 +19,22 @@ from prism_model_worker.requests.lane import LaneSettings
 from prism_model_worker.requests.reply import ReplyTopics
 from prism_model_worker.requests.schema import Schema, read_schema
 from prism_model_worker.sharing import MOST_ROWS
+
+# Go's durations; Ollama takes a bare number as seconds, in JSON as a number alone.
+_DURATION = re.compile(r"-?[0-9]{1,9}|(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h))+")
+
+
+def _duration(text: str | int | None) -> str | int | None:
+    if text is None or not isinstance(text, str):
+        return text
+    if not _DURATION.fullmatch(text):
+        raise ValueError("must be seconds, a duration such as 10m, or -1")
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _address(text: str) -> str:
+    base_url(text)
+    return text
 
 
 def _default_worker_id() -> str:
@@ -59,6 +79,18 @@ class WorkerSettings(ServiceSettings):
         validation_alias="OLLAMA_API_KEY",
         description="Bearer key for a model server that wants one.",
         json_schema_extra={"allowed": "a key"},
+    )
+    ollama_cloud_host: Annotated[str, AfterValidator(_address)] = Field(
+        default=CLOUD_HOST,
+        validation_alias="OLLAMA_CLOUD_HOST",
+        description="Where models named `…-cloud` or `…:cloud` are asked for, with OLLAMA_API_KEY.",
+        json_schema_extra={"allowed": "an address"},
+    )
+    keep_alive: Annotated[str | int | None, BeforeValidator(_duration)] = Field(
+        default=None,
+        validation_alias="OLLAMA_KEEP_ALIVE",
+        description="How long an Ollama keeps the model loaded after a call. Default: as the server likes.",
+        json_schema_extra={"allowed": "seconds, a duration such as 10m, or -1 for ever"},
     )
     request_timeout_s: float = Field(
         default=60.0,

@@ -1,24 +1,33 @@
 """Rows of a run that say the same are asked once.
 
-    batch ─► admit ─┬─► rows to ask (claimed)     ─► callers ─► settle ─► remembered
-                    ├─► rows known already        ─► their answer, without a call
-                    └─► rows that another batch asks ─► wait for its `settle`
+    batch ─► admit ─┬─► rows to ask (claimed)         ─► callers ─► settled ─► remembered
+                    ├─► rows that say what has failed ─► callers too, each for itself (unclaimed)
+                    ├─► rows known already            ─► their answer, without a call
+                    └─► rows that another batch asks  ─► wait until they are settled
 
 Argument. Within one run model, prompt and parameters are the same, so what a row shows the model decides
 its answer. A content is remembered, or claimed by exactly one batch, or free. A batch asks what it could
 claim; what others have claimed it waits for, and it is parked only when nothing of its own is left to ask,
-so a parked batch holds no claim and two batches cannot wait for each other. Whoever settles a claim, be it
-without an answer, wakes those that wait, and they claim what is still open: a row that fails is asked
-again for each batch, because a failure is not known to be the content's. What is taken away gives up its
-claims. Only the owner thread comes here.
+so a parked batch holds no claim and two batches cannot wait for each other. A row is settled when it has
+its outcome, though its batch may go on for long, and at the latest when its batch is finished or taken
+away: then its claim ends, and those that wait are woken.
+
+A failure is not known to be the content's, so each row that says the same is asked for itself. Were it
+claimed again, they would be asked one after the other: a content that has failed is not claimed any more,
+until it is answered after all.
+
+Only the owner thread comes here, and only it changes a task's `keys` and claims. What callers learn of a
+task that they still have in hand they give it by a queue (`RowOutcomes`); that may come when the task is
+finished already, and then adds nothing but an answer.
 """
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from prism.annotation import Answer, PromptRow
-from prism_model_worker.tasks import BatchTask, Group
+from prism.annotation import Answer, Problem, PromptRow
+from prism_model_worker.tasks import BatchTask, Group, RowOutcomes
 
 # The price of a remembered row is some 400 bytes: a worker stays small however large the run is.
 MOST_ROWS = 20_000
@@ -34,11 +43,15 @@ class _Claim:
 
 
 class SharedAnswers:
-    """Answers that are remembered, and rows that are being asked. `most`: rows remembered; 0: none."""
+    """Answers that are remembered, and rows that are being asked.
+
+    most: contents remembered as answered, and as many as failed; 0: nothing is shared.
+    """
 
     def __init__(self, most: int = MOST_ROWS) -> None:
         self._most = most
         self._answers: OrderedDict[Key, Answer] = OrderedDict()
+        self._failed: OrderedDict[Key, None] = OrderedDict()
         self._claims: dict[Key, _Claim] = {}
 
     def admit(self, task: BatchTask) -> None:
@@ -62,16 +75,24 @@ class SharedAnswers:
 
     def settle(self, task: BatchTask) -> list[BatchTask]:
         """Remember what a task was answered and give up its claims; return the tasks that waited for it."""
+        rows = [(key, index) for index, key in task.keys.items() if index not in task.waiting]
+        return self._settled(task, ((key, task.outcomes.get(index)) for key, index in rows))
+
+    def settle_rows(self, rows: RowOutcomes) -> list[BatchTask]:
+        """Do the same for the rows of a task that goes on."""
+        return self._settled(rows.task, rows.outcomes)
+
+    def _settled(
+        self, task: BatchTask, rows: Iterable[tuple[Key, Answer | Problem | None]]
+    ) -> list[BatchTask]:
         woken: dict[int, BatchTask] = {}
-        for index, key in task.keys.items():
+        for key, outcome in rows:
+            self._remember(key, outcome)
             claim = self._claims.get(key)
-            if claim is None or claim.task is not task or index in task.waiting:
-                continue
-            outcome = task.outcomes.get(index)
-            if isinstance(outcome, Answer):
-                self._remember(key, outcome)
-            del self._claims[key]
-            woken.update((id(one), one) for one in claim.waiting)
+            # With an answer nobody need ask, whoever it was that asked.
+            if claim is not None and (claim.task is task or isinstance(outcome, Answer)):
+                del self._claims[key]
+                woken.update((id(one), one) for one in claim.waiting)
         for one in woken.values():
             self._unpark(one)
         woken.pop(id(task), None)
@@ -96,6 +117,9 @@ class SharedAnswers:
             task.outcomes[index] = known
             task.reused += 1
             return False
+        if key in self._failed:
+            self._failed.move_to_end(key)
+            return True
         claim = self._claims.get(key)
         if claim is None:
             self._claims[key] = _Claim(task)
@@ -106,10 +130,16 @@ class SharedAnswers:
         task.waiting.add(index)
         return False
 
-    def _remember(self, key: Key, answer: Answer) -> None:
-        self._answers[key] = answer
-        if len(self._answers) > self._most:
-            self._answers.popitem(last=False)
+    def _remember(self, key: Key, outcome: Answer | Problem | None) -> None:
+        if isinstance(outcome, Answer):
+            self._failed.pop(key, None)
+            self._answers[key] = outcome
+            if len(self._answers) > self._most:
+                self._answers.popitem(last=False)
+        elif outcome is not None:
+            self._failed[key] = None
+            if len(self._failed) > self._most:
+                self._failed.popitem(last=False)
 
     def _unpark(self, task: BatchTask) -> None:
         for index in task.waiting:

@@ -50,6 +50,7 @@ class Status:
         reason: str | None,
         limit: int,
         in_flight: list[str],
+        waiting: dict[str, str],
         partitions: list[int],
     ) -> Heartbeat:
         """Return the message of this second."""
@@ -67,6 +68,7 @@ class Status:
             model_server=self.model_server,
             limit=limit,
             in_flight=in_flight,
+            waiting=waiting,
             partitions=partitions,
             started_at=self.started_at,
             updated_at=now_text(),

@@ -1,7 +1,7 @@
 """Batches in hand: what is known of each row so far, and who may work on which next.
 
 A task is owned by one thread at a time: the owner thread until it is put, a caller thread from `take`
-to `put` or completion. Only `TaskQueue` is shared, under one lock.
+to `put`, `put_back` or completion. Only `TaskQueue` is shared, under one lock.
 """
 
 import heapq
@@ -9,7 +9,7 @@ import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import itemgetter
@@ -17,6 +17,7 @@ from typing import cast
 
 from prism.annotation import Answer, Problem
 from prism.messages import Batch, RowReason
+from prism_model_worker.blame import Refusals
 from prism_model_worker.contexts import RunContext
 from prism_model_worker.endpoints import Lease, ServerGroup
 from prism_model_worker.requests.task import RequestTask
@@ -30,6 +31,7 @@ class Group:
     tries: int = 0
     repair: tuple[str, str] | None = None
     blamed_at: float | None = None
+    refusals: Refusals = field(default_factory=Refusals)
 
     def halves(self) -> list["Group"]:
         """Return the two halves of a group of two rows or more."""
@@ -61,6 +63,8 @@ class BatchTask:
     claimed: set[int] = field(default_factory=set)
     waiting: set[int] = field(default_factory=set)
     reused: int = 0
+    # Its place among the tasks that wait for a caller: the queue's own.
+    turn: tuple[float, int] = (0.0, 0)
 
     @classmethod
     def of(cls, batch: Batch, context: RunContext, partition: int, offset: int, epoch: int) -> "BatchTask":
@@ -123,6 +127,26 @@ class BatchTask:
             self.outcomes[index] = Problem(RowReason.CANCELLED, "the run was cancelled")
 
 
+@dataclass(frozen=True, slots=True)
+class RowOutcomes:
+    """Rows of a task that goes on, which have their outcome: by what they show the model (`keys`)."""
+
+    task: BatchTask
+    outcomes: tuple[tuple[bytes, Answer | Problem], ...]
+
+    @classmethod
+    def of(cls, task: BatchTask, indices: Iterable[int]) -> "RowOutcomes":
+        """Return those of some rows that have an outcome, and that others may wait for."""
+        return cls(
+            task,
+            tuple(
+                (task.keys[index], task.outcomes[index])
+                for index in indices
+                if index in task.outcomes and index in task.keys
+            ),
+        )
+
+
 class Lane(StrEnum):
     """What a task belongs to."""
 
@@ -137,10 +161,11 @@ _Entry = tuple[float, int, Task]
 class TaskQueue:
     """Tasks that wait for a caller: some for their time, some for room at their model's server.
 
-    Requests go before batches: somebody waits for them. A task leaves with a lease: leave for one call. One
-    of the waiting callers watches the clock for all: hundreds that wake up together would find one permit.
-    `wake` must be called when a gate opens. A lane that looks for the task that kills its process reserves
-    the queue: then nothing of the other lane is begun, and what dies, dies alone.
+    Requests go before batches: somebody waits for them. Of either kind the one whose time came first goes
+    first: nothing waits for ever behind those that come later. A task leaves with a lease: leave for one
+    call. One of the waiting callers watches the clock for all: hundreds that wake up together would find
+    one permit. `wake` must be called when a gate opens. A lane that looks for the task that kills its
+    process reserves the queue: then nothing of the other lane is begun, and what dies, dies alone.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -154,12 +179,28 @@ class TaskQueue:
         self._closed = False
 
     def put(self, task: Task, delay_s: float = 0.0) -> None:
-        """Let a task be taken after a delay."""
-        due = self._clock() + delay_s if delay_s else 0.0
+        """Let a task be taken after a delay, and after those whose time comes before."""
+        due = self._clock() + delay_s
         with self._condition:
-            self._working.pop(id(task), None)
-            heapq.heappush(self._heaps[_lane(task)], (due, next(self._order), task))
-            self._condition.notify()
+            turn = due, next(self._order)
+            if isinstance(task, BatchTask):
+                task.turn = turn
+            self._push(task, turn)
+
+    def put_back(self, task: BatchTask) -> None:
+        """Let a task that was taken be taken again, where it stood: what is begun goes before what is not."""
+        with self._condition:
+            self._push(task, task.turn)
+
+    def _push(self, task: Task, turn: tuple[float, int]) -> None:
+        self._working.pop(id(task), None)
+        heapq.heappush(self._heaps[_lane(task)], (*turn, task))
+        self._condition.notify()
+
+    def requests_wait(self) -> bool:
+        """Whether a request waits, or the queue is kept for one: a batch that is begun then stands back."""
+        with self._condition:
+            return bool(self._heaps[Lane.REQUESTS]) or self._reserved is Lane.REQUESTS
 
     def take(self) -> tuple[Task, Lease | None] | None:
         """Return the next task that may be worked on, waiting for one; None once the queue is closed.
@@ -192,37 +233,38 @@ class TaskQueue:
         """Return a task that may be worked on and its lease, or the seconds until there may be one."""
         full: set[tuple[int, str]] = set()
         waits: list[float] = []
+        now = self._clock()
         for lane, heap in self._heaps.items():
             if heap and self._reserved in (None, lane):
-                found = self._pick(heap, full, waits)
+                found = self._pick(heap, now, full, waits)
                 if found is not None:
                     return found, None
         return None, min(waits, default=None)
 
     def _pick(
-        self, heap: list[_Entry], full: set[tuple[int, str]], waits: list[float]
+        self, heap: list[_Entry], now: float, full: set[tuple[int, str]], waits: list[float]
     ) -> tuple[Task, Lease | None] | None:
         """Take the first task of a heap that may be worked on. full: rooms found to have none."""
         blocked: list[_Entry] = []
         found: tuple[Task, Lease | None] | None = None
         while heap and found is None:
             due, _, task = heap[0]
-            remaining = due - self._clock() if due else 0.0
-            if remaining > 0:
-                waits.append(remaining)
+            if due > now:
+                waits.append(due - now)
                 break
             entry = heapq.heappop(heap)
             if task.needs_no_call:
                 found = (task, None)
                 break
             room = (id(task.servers), task.model)
-            lease = None if room in full else task.servers.acquire(task.model)
+            urgent = _lane(task) is Lane.REQUESTS
+            lease = None if room in full else task.servers.acquire(task.model, urgent)
             if lease is not None:
                 found = (task, lease)
                 break
             if room not in full:
                 full.add(room)
-                hint = task.servers.wait_hint_s(task.model)
+                hint = task.servers.wait_hint_s(task.model, urgent)
                 waits += [hint] if hint is not None else []
             blocked.append(entry)
         for entry in blocked:

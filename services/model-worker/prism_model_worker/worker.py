@@ -29,7 +29,7 @@ from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_SECONDS
-from prism.runs.catalogue import ModelEntry, entry_of
+from prism.runs.catalogue import CatalogueRefused, ModelEntry, entry_of
 from prism.runs.job import JobRefused, parse_job
 from prism.runs.table import RunsTable
 from prism.service import fault
@@ -62,6 +62,8 @@ MOST_IN_HAND = 4
 # A worker whose model server is gone keeps its partitions this long, then leaves them to others.
 LEAVE_AFTER_S = 15.0
 STOP_DRAIN_S = 22.0
+# What is worked on alone, and has had no server for so long, lets the others go on.
+SET_ASIDE_S = 5.0
 # For results that are on their way, before a batch is worked on alone.
 SETTLE_S = 1.0
 # Results of a few ms travel together: a third less work for the broker, and a bulk run has the time.
@@ -118,6 +120,9 @@ class Worker:
         self._open: dict[tuple[int, int, int], BatchTask] = {}
         self._careful: CarefulWork | None = None
         self._unnamed = False
+        # Careful work whose model's servers went away in the middle.
+        self._set_aside: dict[tuple[int, int, int], CarefulWork] = {}
+        self._aside_at = 0.0
         self._stopping = False
         # Results that were produced and are not acknowledged.
         self._on_their_way = 0
@@ -181,6 +186,7 @@ class Worker:
         if wanted <= 0:
             self._collect(wait_s * 4)
         self._collect(0.0)
+        self._share()
         self._dispatch()
         self._table.poll(0.0)
         self._producer.poll(0)
@@ -200,13 +206,14 @@ class Worker:
 
     def _wanted(self) -> int:
         """Return how many more batches are wanted in hand."""
-        if self._careful is not None or any(self._is_careful(task) for task in self._backlog):
+        if self._careful is not None or any(self._is_suspect(task) for task in self._backlog):
             return 0
         if not self._membership.subscribed:
             return 0
         if self._endpoints.closed_reason() is not None or self._dead_letters.crowded:
             return 0
-        active = len(self._tasks.working()) + self._tasks.ready() + len(self._backlog)
+        backlog = sum(not self._is_careful(task) for task in self._backlog)
+        active = len(self._tasks.working()) + self._tasks.ready() + backlog
         most = self._limit + SPARE
         # What waits (for its time, for one of several models) is in memory too.
         return min(most - active, MOST_IN_HAND * most - len(self._open))
@@ -221,7 +228,7 @@ class Worker:
         try:
             batch = Batch.parse(record.value)
             context = self._context(batch.run_id)
-        except (BadMessage, JobRefused, PromptRefused) as error:
+        except (BadMessage, CatalogueRefused, JobRefused, PromptRefused) as error:
             self._bury(record, held.epoch, MessageReason.NOT_PARSED, str(error))
             return
         if context is None or context.record.file(batch.label) is None:
@@ -288,20 +295,45 @@ class Worker:
         held = self._membership.holdings.get(task.partition, task.epoch)
         return held is not None and held.careful
 
+    def _is_suspect(self, task: BatchTask) -> bool:
+        """Whether a batch is to be worked on alone, and can be: a server of its model is up."""
+        return self._is_careful(task) and (task.needs_no_call or task.servers.may_call(task.model))
+
     def _dispatch(self) -> None:
         if self._careful is not None and self._unnamed:
             self._name_and_ask(self._careful)
-        if self._careful is None and not any(self._is_careful(task) for task in self._backlog):
-            self._tasks.free(Lane.BATCHES)
-            while self._backlog:
-                self._route(self._backlog.popleft())
+        self._set_aside_if_away()
+        if self._careful is not None:
             return
-        if self._careful is None:
-            self._backlog.extend(self._tasks.recall())
+        if not any(self._is_suspect(task) for task in self._backlog):
+            self._tasks.free(Lane.BATCHES)
+            # A suspect whose server is away holds up its own partition, and nobody else's work.
+            ready = [task for task in self._backlog if not self._is_careful(task)]
+            self._backlog = deque(task for task in self._backlog if self._is_careful(task))
+            for task in ready:
+                self._route(task)
+            return
+        self._recalled()
+        if self._tasks.reserve(Lane.BATCHES):
             # By offset: the one that is named is then the first that the next owner meets.
-            suspects = [task for task in self._backlog if self._is_careful(task)]
-            if suspects and self._tasks.reserve(Lane.BATCHES):
-                self._begin_careful(min(suspects, key=lambda task: (task.partition, task.offset)))
+            suspects = [task for task in self._backlog if self._is_suspect(task)]
+            self._begin_careful(min(suspects, key=lambda task: (task.partition, task.offset)))
+
+    def _set_aside_if_away(self) -> None:
+        """Let the others go on while what is worked on alone has no server; it stays named."""
+        careful = self._careful
+        if careful is None or self._unnamed or self._is_suspect(careful.task):
+            self._aside_at = self._clock() + SET_ASIDE_S
+        elif self._clock() >= self._aside_at and careful.task in self._recalled():
+            log.warning("suspect_set_aside", batch_id=careful.task.batch.id)
+            self._set_aside[careful.task.place] = careful
+            self._careful = None
+
+    def _recalled(self) -> list[BatchTask]:
+        """Take every waiting batch back into the backlog, and return them."""
+        waiting = self._tasks.recall()
+        self._backlog.extend(waiting)
+        return waiting
 
     def _route(self, task: BatchTask) -> None:
         """Put a task where its rows are answered: before a caller, beside another that asks the same."""
@@ -312,6 +344,12 @@ class Worker:
             self._sharing.park(task)
         else:
             self._produce(task)
+
+    def _share(self) -> None:
+        """Wake what waits for rows that were answered of tasks that go on."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._backlog.extend(self._sharing.settle_rows(self._callers.settled.get_nowait()))
 
     def _finished(self, task: BatchTask) -> None:
         """Take a task back from the callers."""
@@ -330,6 +368,11 @@ class Worker:
         self._backlog.remove(task)
         held = self._membership.holdings.get(task.partition, task.epoch)
         if held is None:
+            return
+        known = self._set_aside.pop(task.place, None)
+        if known is not None:
+            self._careful = known
+            self._name_and_ask(known)
             return
         self._backlog.extend(self._sharing.abandon(task))
         self._careful = CarefulWork.begin(task, held)
@@ -437,6 +480,8 @@ class Worker:
         self._backlog = deque(task for task in self._backlog if task.partition not in partitions)
         if self._careful is not None and self._careful.task.partition in partitions:
             self._careful = None
+        for place in [place for place in self._set_aside if place[0] in partitions]:
+            del self._set_aside[place]
         begun = {id(task) for task in self._tasks.working()}
         gone = [
             task for task in self._open.values() if task.partition in partitions and id(task) not in begun
@@ -450,7 +495,8 @@ class Worker:
         metrics.LIMIT.set(self._endpoints.limit)
         # One more to watch the clock, one that is on its way back with a reply.
         self._callers.grow_to(self._limit + 2)
-        reason = self._away_reason()
+        self._endpoints.close_starved()
+        reason = self._endpoints.closed_reason()
         self._readiness.set("model server", reason is None, reason or "")
         now = self._clock()
         if reason is None:
@@ -469,9 +515,6 @@ class Worker:
         """Most calls at once now: what the servers take, and what is allowed."""
         return min(self._endpoints.limit, self._most_calls)
 
-    def _away_reason(self) -> str | None:
-        return self._endpoints.closed_reason() or self._endpoints.starved_reason()
-
     def _span(self) -> int:
         """Return the offsets of one partition that may be in hand, rounded up: it is told with commits."""
         return 1 << (2 * (self._endpoints.limit + SPARE) - 1).bit_length()
@@ -481,14 +524,20 @@ class Worker:
     def _heartbeat_if_due(self) -> None:
         if self._clock() >= self._heartbeat_due:
             self._heartbeat_due = self._clock() + HEARTBEAT_SECONDS
-            away = self._away_reason()
+            away = self._endpoints.closed_reason()
             self._heartbeat(WorkerState.WAITING if away else WorkerState.RUNNING, away)
 
+    def _waiting_runs(self) -> dict[str, str]:
+        """Return the runs in hand whose model answers nowhere, and why."""
+        contexts = {task.batch.run_id: task.context for task in self._open.values()}
+        reasons = {run_id: one.servers.closed_reason(one.model) for run_id, one in contexts.items()}
+        return {run_id: reason for run_id, reason in reasons.items() if reason is not None}
+
     def _heartbeat(self, state: WorkerState, reason: str | None) -> None:
-        in_flight = [task.batch.id for task in list(self._open.values())]
+        in_flight = [task.batch.id for task in self._open.values()]
         metrics.IN_FLIGHT.set(len(in_flight))
         partitions = self._membership.holdings.partitions()
-        beat = self.status.heartbeat(state, reason, self._limit, in_flight, partitions)
+        beat = self.status.heartbeat(state, reason, self._limit, in_flight, self._waiting_runs(), partitions)
         with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
             self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
 

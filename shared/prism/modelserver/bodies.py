@@ -4,9 +4,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 _MAX_ERROR_CHARS = 300
+_MAX_NAME_CHARS = 300
+# Up to here every whole number is a float too. No count, and no time in nanoseconds (104 days), is larger.
+_LARGEST = 2**53
 # An address in an error's text (…/account/billing, …/quotaincrease) says nothing about the error.
 _ADDRESS = re.compile(r"https?://\S+")
 
@@ -65,16 +68,28 @@ def one_line(text: str) -> str:
 
 
 def count(fields: Mapping[str, Any], name: str) -> int:
-    """Return a count or a time; 0 where the server leaves it out or it is none."""
+    """Return a count or a time, at most 2^53; 0 where the server leaves it out or says something absurd."""
     value = fields.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if _is_moderate(value) and isinstance(value, int) and value > 0 else 0
+
+
+def text(fields: Mapping[str, Any], name: str, default: str = "") -> str:
+    """Return a name of some kind; the default where the server leaves it out or says something absurd."""
+    value = fields.get(name)
+    short = isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARS and value.isprintable()
+    return str(value) if short else default
 
 
 def logprobs(tokens: object) -> tuple[float, ...]:
     """Return the log probabilities of a reply's tokens, as Ollama and OpenAI list them; empty for none."""
     listed = tokens if isinstance(tokens, list) else []
     values = [token.get("logprob") for token in listed if isinstance(token, dict)]
-    return tuple(float(value) for value in values if isinstance(value, int | float))
+    return tuple(float(value) for value in values if _is_moderate(value))
+
+
+def _is_moderate(value: object) -> TypeGuard[int | float]:
+    # Compared before it is made a float, for which it may be too large; NaN and Infinity do not pass either.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _read(error: object) -> Said:

@@ -11,11 +11,12 @@ An image for a model without eyes is ignored in silence, under 200: `describe` t
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from prism.modelserver import errors
 from prism.modelserver.addresses import server_url
-from prism.modelserver.bodies import count, encode, logprobs
+from prism.modelserver.bodies import count, encode, logprobs, text
 from prism.modelserver.cloud import is_cloud
 from prism.modelserver.errors import UnusableReason
 from prism.modelserver.lengths import assert_in_context
@@ -47,8 +48,8 @@ def base_url(host: str) -> str:
 
     The port is 11434 without a scheme; `ollama.com` alone is the cloud. Raises ValueError.
     """
-    text = host.strip()
-    return server_url("https://ollama.com" if text == "ollama.com" else text, DEFAULT_PORT)
+    address = host.strip()
+    return server_url("https://ollama.com" if address == "ollama.com" else address, DEFAULT_PORT)
 
 
 class Ollama:
@@ -57,6 +58,7 @@ class Ollama:
     Raises ValueError for a host or a key that cannot be one.
     health_timeout_s: seconds for everything but `chat`, which has its deadline in the request.
     in_cloud: the host is Ollama's cloud: it gives each model its own context, whatever `num_ctx` says.
+    keep_alive: of every call, see `ChatRequest`; one that says otherwise would unload the model for all.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class Ollama:
         health_timeout_s: float = 5.0,
         api_key: str | None = None,
         in_cloud: bool = False,
+        keep_alive: str | int | None = None,
     ) -> None:
         self.base_url = base_url(host)
         self._health_timeout_s = health_timeout_s
         self._in_cloud = in_cloud
+        self._keep_alive = keep_alive
         self._advice = _CLOUD_ADVICE if in_cloud else _ADVICE
         self._transport = Transport(
             self.base_url,
@@ -82,18 +86,20 @@ class Ollama:
         )
 
     def chat(self, request: ChatRequest) -> ChatReply:
+        if request.keep_alive is None:
+            request = replace(request, keep_alive=self._keep_alive)
         path, body = "/api/chat", encode(_chat_body(request))
         reply = self._call("POST", path, body, request.deadline_s, request.model)
         local = not (self._in_cloud or reply.get("remote_host") or is_cloud(request.model))
         return _chat_reply(reply, request, local, self.base_url + path)
 
     def version(self) -> str:
-        return str(self._get("/api/version").get("version", "unknown"))
+        return text(self._get("/api/version"), "version", "unknown")
 
     def models(self) -> list[ModelInfo]:
         listed = self._get("/api/tags").get("models")
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-        return [ModelInfo(str(entry.get("name", "")), str(entry.get("digest", ""))) for entry in entries]
+        return [ModelInfo(text(entry, "name"), text(entry, "digest")) for entry in entries]
 
     def assert_model(self, name: str) -> None:
         self._show(name)
@@ -110,8 +116,8 @@ class Ollama:
             supports_images="vision" in capabilities if isinstance(capabilities, list) else None,
             # The cloud takes a schema and does not hold to it.
             supports_schema=not (self._in_cloud or shown.get("remote_host") or is_cloud(name)),
-            parameters=str(details.get("parameter_size") or "") or None,
-            quantisation=str(details.get("quantization_level") or "") or None,
+            parameters=text(details, "parameter_size") or None,
+            quantisation=text(details, "quantization_level") or None,
         )
 
     def close(self) -> None:
@@ -159,8 +165,8 @@ def _chat_body(request: ChatRequest) -> dict[str, Any]:
 def _chat_reply(reply: Mapping[str, Any], request: ChatRequest, local: bool, where: str) -> ChatReply:
     """Return the reply if it is whole and answers the whole prompt."""
     message = reply.get("message")
-    text = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(text, str):
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, str):
         raise errors.ReplyUnusable("the answer has no message", where, reason=UnusableReason.NO_MESSAGE)
     if reply.get("done") is not True or reply.get("done_reason") in ("load", "unload"):
         raise errors.ReplyUnusable("the reply is not done", where, reason=UnusableReason.NOT_DONE)
@@ -170,13 +176,13 @@ def _chat_reply(reply: Mapping[str, Any], request: ChatRequest, local: bool, whe
         assert_in_context(prompt_tokens, completion_tokens, request.num_ctx, "num_ctx", where, advice)
     _assert_uncut(reply, completion_tokens, request, where)
     return ChatReply(
-        text=text,
+        text=content,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         seconds=count(reply, "total_duration") / 1e9,
         load_seconds=count(reply, "load_duration") / 1e9,
-        model=str(reply.get("model") or request.model),
-        logprobs=logprobs(reply.get("logprobs")),
+        model=text(reply, "model", request.model),
+        logprobs=logprobs(reply.get("logprobs")) if request.logprobs else (),
     )
 
 

@@ -142,7 +142,7 @@ class OpenAICompatible:
         answer = self._transport.call("GET", "/models", None, self._health_timeout_s)
         data = checked(answer, Question(f"{self.base_url}/models", None, _ADVICE)).get("data")
         entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        return {str(entry.get("id", "")): entry for entry in entries}
+        return {bodies.text(entry, "id"): entry for entry in entries}
 
 
 def _chat_body(request: ChatRequest, schema_support: SchemaSupport) -> dict[str, Any]:
@@ -212,14 +212,14 @@ def _chat_reply(
             prompt_tokens, completion_tokens, context_length, "context_length", question.where, advice
         )
     _assert_ended(choice.get("finish_reason"), message, completion_tokens, request, question)
-    log_probabilities = choice.get("logprobs")
+    log_probabilities = choice.get("logprobs") if request.logprobs else None
     return ChatReply(
         text=_text(message, question),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         seconds=seconds,
         load_seconds=0.0,
-        model=str(reply.get("model") or request.model),
+        model=bodies.text(reply, "model", request.model),
         logprobs=bodies.logprobs(
             log_probabilities.get("content") if isinstance(log_probabilities, dict) else None
         ),

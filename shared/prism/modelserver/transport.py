@@ -46,9 +46,11 @@ class Answer:
 
 def bearer(api_key: str | None) -> str | None:
     """Return the Authorization header for a key; None without one. Raises ValueError for what is none."""
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+    # Out of a file or a Kubernetes secret it often comes with its line's end.
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()):
         raise ValueError("the API key has characters that an HTTP header cannot carry")
-    return f"Bearer {api_key}" if api_key else None
+    return f"Bearer {key}" if key else None
 
 
 class Transport:

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import cached_property
+from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     BaseModel,
@@ -19,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -33,11 +35,13 @@ _KEY_NAME = r"^[A-Z][A-Z0-9_]*(KEY|TOKEN)$"
 # What somebody may have put there is not repeated in an error.
 _MAY_HOLD_A_SECRET = ("api_key_env", "base_url")
 _MESSAGES = {"tuple_type": "must be a list", "model_type": "must be an object"}
-_URL = re.compile(r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^\s@?#]*)?")
+_URL = re.compile(r"(?:https?://)?(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(?:/[^\s@?#]*)?")
+# What a run's record is read with: see `entry_of`.
+_RECORDED = {"recorded": True}
 
 
-class CatalogueRefused(Exception):
-    """A `models.json` that cannot be used: one line with file, key and what is allowed."""
+class CatalogueRefused(ValueError):
+    """A `models.json`, or a run's entry of it, that cannot be used: one line with key and what is allowed."""
 
 
 class _Part(BaseModel):
@@ -63,7 +67,8 @@ def _as_list(value: Any) -> Any:
 class ModelEntry(_Part):
     """One model.
 
-    id: stands in generated run ids. base_url: one or several servers; none: the default server.
+    id: stands in generated run ids. backend: a BackendKind; that of a run's record may be a newer one.
+    base_url: one or several servers; none: the default server.
     api_key_env: the environment variable that holds the key; the key itself never stands in the file.
     context_length: tokens that the server gives the model, where it does not refuse longer prompts itself.
     supports_schema: whether replies are held to a schema; "json_object": to JSON of any kind.
@@ -73,7 +78,7 @@ class ModelEntry(_Part):
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")
     description: str = Field("", max_length=1000)
     recommended_for: str = Field("", max_length=200)
-    backend: BackendKind = "ollama"
+    backend: str = "ollama"
     base_url: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field((), max_length=64)
     api_key_env: str | None = Field(None, pattern=_KEY_NAME, max_length=100)
     price: Price | None = None
@@ -81,11 +86,20 @@ class ModelEntry(_Part):
     supports_schema: Literal[True, False, "json_object"] | None = None
     supports_images: bool | None = None
 
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, backend: str, info: ValidationInfo) -> str:
+        if backend not in get_args(BackendKind) and not info.context:
+            raise ValueError(f"must be {' or '.join(map(repr, get_args(BackendKind)))}")
+        return backend
+
     @field_validator("base_url")
     @classmethod
-    def _plain(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(_URL.fullmatch(url) for url in urls):
-            raise ValueError("must be http(s)://host[:port][/path], without user, password and query")
+    def _plain(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not all(map(_is_address, urls)) and not info.context:
+            raise ValueError(
+                "must be http(s)://host[:port][/path], a port up to 65535, without user, password and query"
+            )
         return urls
 
     @model_validator(mode="after")
@@ -134,8 +148,16 @@ class Catalogue(_Part):
 
 
 def entry_of(fields: Mapping[str, Any], model: str | None) -> ModelEntry:
-    """Return the entry that a run's record carries; a plain one for a run without."""
-    return ModelEntry.model_validate({"name": model or "-", **fields})
+    """Return the entry that a run's record carries; a plain one for a run without.
+
+    A version of PRISM beside this one may have written it, and a job may name any model: name, backend and
+    addresses are taken as they are, for whoever connects to judge. Raises CatalogueRefused for the rest.
+    """
+    try:
+        entry = ModelEntry.model_validate({**fields, "name": "-"}, context=_RECORDED)
+    except ValidationError as error:
+        raise CatalogueRefused(f"model_entry: {_first_problem(error)}") from None
+    return entry.model_copy(update={"name": str(fields.get("name") or model or "-")})
 
 
 def read_catalogue(folder: Path) -> Catalogue:
@@ -167,6 +189,17 @@ def parse_catalogue(source: bytes, where: str = FILE_NAME) -> Catalogue:
         return Catalogue.model_validate(fields)
     except ValidationError as error:
         raise CatalogueRefused(f"{where}: {_first_problem(error)}") from None
+
+
+def _is_address(url: str) -> bool:
+    match = _URL.fullmatch(url)
+    if match is None:
+        return False
+    try:
+        IPv6Address(match[1] or "::")
+    except ValueError:
+        return False
+    return int(match[2] or 0) <= 65535
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -221,7 +221,7 @@ def test_what_is_wrong_is_exit_3(
 def test_a_key_that_is_none_is_exit_3_and_not_shown(
     ollama: Ollama, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OLLAMA_API_KEY", "hunter2\n")
+    monkeypatch.setenv("OLLAMA_API_KEY", "hunter2\nhunter2")
     assert "hunter2" not in refusal(capsys, 3)
 
 

@@ -17,8 +17,22 @@ def meter(entry: dict[str, object] | None = None, **budget: str) -> Meter:
     return Meter.of(RunRecord(run_id="r", epoch=1, state=RunState.RUNNING, job=job, model_entry=entry or {}))
 
 
-def progress(prompt: int, completion: int) -> Progress:
-    return Progress(run_id="r", prompt_tokens=prompt, completion_tokens=completion)
+def progress(prompt: int, completion: int, calls: int = 10_000) -> Progress:
+    return Progress(run_id="r", calls=calls, prompt_tokens=prompt, completion_tokens=completion)
+
+
+def feed(one: Meter, batches: list[bool], cost: int, window: int) -> tuple[int, int]:
+    """Feed a run whose batches take a call of one cost, or none; return how many, and what was spent."""
+    fed = merged = 0
+    while fed < len(batches):
+        calls = sum(batches[:merged])
+        if fed - merged < window and one.allows(progress(calls * cost, 0, calls), merged, fed - merged):
+            fed += 1
+        elif fed > merged:
+            merged += 1
+        else:
+            break
+    return fed, sum(batches[:fed]) * cost
 
 
 def test_without_a_budget_everything_is_fed() -> None:
@@ -38,6 +52,51 @@ def test_before_anything_is_merged_a_few_batches_are_risked() -> None:
     assert one.allows(None, 0, FIRST_BATCHES - 1)
     assert not one.allows(None, 0, FIRST_BATCHES)
     assert not one.allows(progress(0, 0), 0, FIRST_BATCHES)
+
+
+@pytest.mark.parametrize("limit", [{"tokens": "1000"}, {"money": "1"}])
+def test_where_the_server_counts_no_tokens_a_few_batches_are_risked_and_no_more(
+    limit: dict[str, str],
+) -> None:
+    one = meter(PRICED, **limit)
+    assert feed(one, [True] * 50_000, 0, 64) == (FIRST_BATCHES, 0)
+    assert feed(one, [False] * 100 + [True] * 100, 0, 64)[0] < 100 + 2 * FIRST_BATCHES
+    assert not one.allows(progress(0, 0), 50_000, 64)
+    assert one.reached(progress(0, 0, 24)) == (
+        "the model server told no tokens for 24 calls, so the budget cannot be kept; cancel the run, or send "
+        "the rest without a budget"
+    )
+
+
+def test_a_first_batch_whose_calls_all_failed_ends_nothing() -> None:
+    one = meter(tokens="1000")
+    assert one.allows(progress(0, 0, 3), 1, 1)
+    assert one.allows(progress(100, 10, 4), 2, 0)
+
+
+def test_batches_without_a_call_say_nothing_of_what_one_costs() -> None:
+    one = meter(tokens="1000")
+    assert one.allows(progress(0, 0, 0), 500, FIRST_BATCHES - 1)
+    assert not one.allows(progress(0, 0, 0), 500, FIRST_BATCHES)
+    # One of 500 took a call, and 100 tokens: eight more of its kind are within the budget.
+    assert one.allows(progress(100, 0, 1), 500, 8)
+    assert not one.allows(progress(100, 0, 1), 500, 9)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=12),
+    st.integers(1, 5000),
+    st.integers(1, 200_000),
+    st.integers(1, 100),
+)
+def test_whatever_is_rejected_or_reused_the_budget_holds(
+    parts: list[tuple[bool, int]], cost: int, budget: int, window: int
+) -> None:
+    batches = [called for called, count in parts for _ in range(count)]
+    fed, spent = feed(meter(tokens=str(budget)), batches, cost, window)
+    assert spent <= max(budget, FIRST_BATCHES * cost)
+    if (sum(batches) + 1) * cost <= budget:
+        assert fed == len(batches)
 
 
 def test_money_is_counted_by_the_price_at_acceptance() -> None:

@@ -112,6 +112,13 @@ def test_a_good_file(desk: Desk) -> None:
     assert found.prompt == PROMPT
 
 
+def test_a_run_whose_price_cannot_be_read_is_refused_like_one_whose_job_cannot(desk: Desk) -> None:
+    found = desk.checked(model_entry={"price": {"prompt": "free", "completion": "0"}})
+    assert (found.reason, found.plain) == (FileReason.BAD_JOB, None)
+    assert "model_entry: price.prompt" in (found.detail or "")
+    assert desk.checked("newer", model_entry={"backend": "vllm"}).reason is None
+
+
 def test_a_header_without_rows_is_a_run_of_zero_rows(desk: Desk) -> None:
     desk.sources.outcomes["r"] = b"RowID,Message\n"
     found = desk.checked()

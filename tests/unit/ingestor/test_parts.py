@@ -20,12 +20,15 @@ from prism.messages import (
     MergeState,
     Progress,
     RunFile,
+    RunRecord,
+    RunState,
     UriSource,
     WorkerState,
 )
 from prism.runs.job import parse_job
 from prism.service.errors import FatalError
 from prism.tables import TableFormat
+from prism_ingestor.budget import FIRST_BATCHES, Meter
 from prism_ingestor.feeding import FileFeed, RunFeed
 from prism_ingestor.load import PartitionLoad
 from prism_ingestor.sources import PlainFile, SourceChanged, _stamp
@@ -60,8 +63,18 @@ def test_equals_take_turns() -> None:
 # Stalls
 
 
-def beat(state: WorkerState = WorkerState.RUNNING, in_flight: list[str] | None = None) -> Heartbeat:
-    return Heartbeat(worker_id="w", state=state, reason="model server: refused", in_flight=in_flight or [])
+def beat(
+    state: WorkerState = WorkerState.RUNNING,
+    in_flight: list[str] | None = None,
+    waiting: dict[str, str] | None = None,
+) -> Heartbeat:
+    return Heartbeat(
+        worker_id="w",
+        state=state,
+        reason="model server: refused",
+        in_flight=in_flight or [],
+        waiting=waiting or {},
+    )
 
 
 @pytest.mark.promise(10)
@@ -85,6 +98,13 @@ def beat(state: WorkerState = WorkerState.RUNNING, in_flight: list[str] | None =
             Progress(run_id="r"),
             "the worker that has its batches waits: model server: refused",
         ),
+        (
+            QUIET_S,
+            [beat(in_flight=["r/l/7", "r2/l/7"], waiting={"r": "no key for it"})],
+            Progress(run_id="r"),
+            "the worker that has its batches waits: no key for it",
+        ),
+        (QUIET_S, [beat(in_flight=["r/l/7"], waiting={"r2": "no key"})], Progress(run_id="r"), None),
         (QUIET_S, [beat(in_flight=["r2/l/7"])], Progress(run_id="r"), "nothing is merged any more"),
         (QUIET_S, [], Progress(run_id="r", state=MergeState.PUBLISHING, detail="disk full"), "disk full"),
     ],
@@ -193,6 +213,22 @@ def test_a_run_waits_until_the_merger_has_read_what_was_there(tmp_path: Path) ->
     merged = {"l": FileProgress(merged_through=2)}
     assert len(feed.apply(Progress(run_id="r", read_to=6, files=merged, rows_ok=4), 3.0)) == 1
     assert feed.cursor()["l"].next.sequence == 2
+
+
+def test_a_run_stands_still_where_its_server_counts_no_tokens_and_says_why(tmp_path: Path) -> None:
+    job = {"budget": {"tokens": "1000"}}
+    meter = Meter.of(RunRecord(run_id="r", epoch=1, state=RunState.RUNNING, job=job))
+    file = file_feed(tmp_path / "t.csv", rows=40, batches=20)
+    feed = RunFeed("r", 5, 0, [file], meter)
+    while feed.within_budget:
+        _, cut = file.next_batch()
+        file.tracker.fed(cut.start, cut.end, 0)
+    assert (feed.unmerged, feed.out_of_budget) == (FIRST_BATCHES, None)
+    for merged in range(1, FIRST_BATCHES + 1):
+        files = {"l": FileProgress(merged_through=merged)}
+        feed.apply(Progress(run_id="r", files=files, rows_ok=2 * merged, calls=merged), 1.0)
+        assert not feed.within_budget
+    assert "told no tokens for 8 calls" in (feed.out_of_budget or "")
 
 
 def test_files_of_a_run_come_one_after_the_other(tmp_path: Path) -> None:

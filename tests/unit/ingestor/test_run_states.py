@@ -321,7 +321,7 @@ def test_a_run_whose_budget_is_reached_is_fed_no_more_and_says_so(office: Office
     feed = office.feeder.feeds["r"]
     office.feeder._feed_one(feed)
     merged = {"l": FileProgress(merged_through=1, rows_ok=1)}
-    office.states.progressed(Progress(run_id="r", files=merged, rows_ok=1, prompt_tokens=100))
+    office.states.progressed(Progress(run_id="r", files=merged, rows_ok=1, calls=1, prompt_tokens=100))
     assert not office.feeder.turn()
     assert feed.out_of_budget is not None
     assert "100 of 150 tokens" in feed.out_of_budget

@@ -11,7 +11,7 @@ from prism.modelserver import Endpoint, ModelServer, connect, endpoints, errors
 from prism.modelserver.ollama import Ollama
 from prism.modelserver.openai_api import OpenAICompatible
 from prism.modelserver.server import ChatRequest, ModelInfo
-from prism.runs.catalogue import ModelEntry
+from prism.runs.catalogue import ModelEntry, entry_of
 from tests.unit.modelserver.server import Request, ScriptedServer, respond_json
 
 DEFAULT = Endpoint("ollama", "http://127.0.0.1:11434", "key-of-ollama")
@@ -88,6 +88,29 @@ def test_a_key_goes_only_where_it_was_named_for() -> None:
 def test_a_missing_key_is_named(environ: dict[str, str]) -> None:
     with pytest.raises(errors.AccessRefused, match="OTHER_KEY is not set"):
         endpoints(entry(api_key_env="OTHER_KEY"), DEFAULT, environ)
+
+
+def test_white_space_around_a_key_does_not_count() -> None:
+    (made,) = endpoints(entry(api_key_env="OTHER_KEY"), DEFAULT, {"OTHER_KEY": " sk-123\r\n"})
+    assert made.api_key == "sk-123"
+    for backend in ("ollama", "openai"):
+        connect(Endpoint(backend, "gpu", "key-of-a-file\n"))
+    assert isinstance(connect(Endpoint("ollama", "gpu", "\n")), Ollama)
+    with pytest.raises(errors.AccessRefused, match="OTHER_KEY is not set"):
+        endpoints(entry(api_key_env="OTHER_KEY"), DEFAULT, {"OTHER_KEY": "\n"})
+
+
+@pytest.mark.parametrize("key", ["sk-hunter2\nsk-2", "sk-\x7fhunter2", "schlüssel-hunter2"])
+def test_a_key_that_cannot_be_one_is_named_and_not_shown(key: str) -> None:
+    with pytest.raises(errors.AccessRefused, match="OTHER_KEY") as refused:
+        endpoints(entry(api_key_env="OTHER_KEY"), DEFAULT, {"OTHER_KEY": key})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_backend_of_a_newer_version_is_told_and_not_taken_for_another() -> None:
+    for fields in ({}, {"base_url": ["http://gpu"]}):
+        with pytest.raises(errors.ServerAway, match=r"knows no backend vllm .*; update the worker"):
+            endpoints(entry_of({"name": "m", "backend": "vllm", **fields}, "m"), DEFAULT, {})
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,14 @@ def test_what_is_not_asked_for_is_not_sent(serve: Serve, request_: ChatRequest) 
     assert not {"format", "keep_alive", "think"} & set(server.requests[0].json)
 
 
+def test_a_model_is_kept_as_long_as_the_client_was_told(serve: Serve, request_: ChatRequest) -> None:
+    server, _ = serve(always(200, REPLY))
+    client = Ollama(f"127.0.0.1:{server.port}", keep_alive=-1)
+    client.chat(request_)
+    client.chat(replace(request_, keep_alive="10m"))
+    assert [one.json["keep_alive"] for one in server.requests] == [-1, "10m"]
+
+
 def test_images_and_lone_surrogates_can_be_sent(serve: Serve, request_: ChatRequest) -> None:
     server, client = serve(always(200, REPLY))
     client.chat(replace(request_, messages=(ChatMessage("user", "a\ud800b", ("aGk=",)),)))
@@ -95,7 +103,7 @@ def test_the_key_is_sent_and_not_shown(serve: Serve, request_: ChatRequest) -> N
     assert server.requests[0].headers["authorization"] == "Bearer hunter2"
     assert "hunter2" not in str(caught.value) + repr(client)
     with pytest.raises(ValueError, match="API key") as refused:
-        Ollama("h", api_key="hunter2\n")
+        Ollama("h", api_key="hunter2\nhunter2")
     assert "hunter2" not in str(refused.value)
 
 

@@ -13,6 +13,7 @@ from prism.runs.catalogue import (
     Catalogue,
     CatalogueRefused,
     ModelEntry,
+    entry_of,
     parse_catalogue,
     read_catalogue,
 )
@@ -100,6 +101,35 @@ def test_a_model_that_is_not_listed_has_an_entry() -> None:
     assert catalogue.entry("llama3.2:latest").id == "1"
 
 
+@pytest.mark.parametrize("address", ["http://[::1]:8000", "gpu:65535", "https://a.example/v1", "127.0.0.1"])
+def test_addresses(address: str) -> None:
+    assert parse_catalogue(json.dumps(model(base_url=address)).encode()).entry("m").base_url == (address,)
+
+
+def test_a_runs_entry_may_be_of_a_newer_version_or_of_a_model_with_any_name() -> None:
+    newer = entry_of({"name": "m", "backend": "vllm", "base_url": ["http://gpu:80000"], "new": 1}, "m")
+    assert (newer.backend, newer.base_url) == ("vllm", ("http://gpu:80000",))
+    odd = Catalogue().entry("my model").model_dump(mode="json", exclude_defaults=True)
+    assert entry_of(odd, "my model").name == "my model"
+    assert (entry_of({}, None).name, entry_of({}, "m").name) == ("-", "m")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"price": {"prompt": "free", "completion": 1}}, "model_entry: price.prompt: "),
+        ({"context_length": -1}, "model_entry: context_length: "),
+        ({"base_url": 7}, "model_entry: base_url: must be a list"),
+        ({"backend": None}, "model_entry: backend: "),
+    ],
+)
+def test_a_runs_entry_that_cannot_be_read_is_refused_in_one_line(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(CatalogueRefused) as refused:
+        entry_of(fields, "m")
+    assert str(refused.value).startswith(says)
+    assert str(refused.value).isprintable()
+
+
 def test_a_price_is_exact() -> None:
     entry = parse_catalogue(json.dumps(model(price={"prompt": 0.1, "completion": 0.2})).encode()).entry("m")
     assert entry.price is not None
@@ -144,6 +174,8 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         (model(base_url="ftp://x"), "must be http(s)://host"),
         (model(base_url=["http://ok", "a b"]), "must be http(s)://host"),
         (model(base_url="http://h/v1?key=x"), "without user, password and query"),
+        (model(base_url="http://gpu:80000"), "a port up to 65535"),
+        (model(base_url="http://[::::]:80"), "must be http(s)://host"),
         (model(price={"prompt": 1}), "price.completion: Field required"),
         (model(price={"prompt": -1, "completion": 1}), "price.prompt"),
         (model(price={"prompt": 1, "completion": "free"}), "price.completion"),

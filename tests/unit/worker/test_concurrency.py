@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from prism_model_worker.concurrency import (
     CUT,
+    FEW,
+    KEPT_S,
     LONGEST_HOLD_S,
     SLOWEST,
     ConcurrencyLimit,
@@ -76,6 +78,7 @@ class Simulation:
         self.deadline_s = math.inf
         self.answered: list[tuple[float, float]] = []
         self.refusals = self.begun = 0
+        self.urgent: list[bool] = []
         self._random = random.Random(seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -130,10 +133,21 @@ class Simulation:
             if permit is None:
                 self._wake(number, gate.wait_hint_s())
                 return
-            assert 0 < gate.in_flight <= gate.limit
-            self.begun += 1
-            call = Call(gate, permit, self.rows(self._random), self.clock.now)
-            self._at(WIRE_S, lambda call=call: self._arrive(call))  # type: ignore[misc]
+            self._call(gate, permit)
+
+    def _call(self, gate: ConcurrencyLimit, permit: Permit) -> None:
+        assert 0 < gate.in_flight <= gate.limit
+        self.begun += 1
+        call = Call(gate, permit, self.rows(self._random), self.clock.now)
+        self._at(WIRE_S, lambda: self._arrive(call))
+
+    def urge(self, per_second: float) -> None:
+        """From now on let urgent calls come too; note which found a permit at once."""
+        permit = self.gate.try_acquire(urgent=True)
+        self.urgent.append(permit is not None)
+        if permit is not None:
+            self._call(self.gate, permit)
+        self._at(self._random.uniform(0.5, 1.5) / per_second, lambda: self.urge(per_second))
 
     def _wake(self, number: int, delay_s: float | None) -> None:
         now = self.clock.now
@@ -566,6 +580,46 @@ def test_a_round_does_not_wait_for_stragglers(left: int, complete: bool) -> None
     assert current.complete == complete
 
 
+# Urgent calls
+
+
+def test_the_last_permits_are_left_to_urgent_calls_while_some_come() -> None:
+    clock = Clock()
+    gate = ConcurrencyLimit(clock, start=32)
+    permits = [taken for _ in range(32) if (taken := gate.try_acquire())]
+    assert len(permits) == 32
+    assert gate.try_acquire(urgent=True) is None
+    for permit in permits[:2]:
+        gate.failed(permit)
+    assert gate.try_acquire() is None
+    assert gate.try_acquire(urgent=True) is not None
+    clock.now += KEPT_S
+    assert gate.try_acquire() is not None
+    assert gate.in_flight == 32
+
+
+def test_of_a_few_permits_none_is_left_idle() -> None:
+    gate = ConcurrencyLimit(Clock(), start=FEW - 1)
+    assert gate.try_acquire(urgent=True) is not None
+    assert [gate.try_acquire() is not None for _ in range(FEW - 1)] == [True] * (FEW - 2) + [False]
+
+
+@QUEUES
+@pytest.mark.parametrize(("slots", "per_second"), [(FEW, 0.2), (32, 10)])
+def test_urgent_calls_hardly_wait_and_slots_are_found_beside_them(
+    slots: int, per_second: float, queues: bool
+) -> None:
+    server = Simulation(slots, 0.5, queues=queues)
+    server.urge(per_second)
+    server.run(30)
+    server.urgent.clear()
+    assert server.rate(60) >= 0.85 * server.best()
+    assert server.urgent.count(True) >= 0.9 * len(server.urgent)
+    server.change(4 * slots)
+    server.run(20)
+    assert server.rate(20) >= 0.8 * server.best()
+
+
 # Rules that hold whatever happens
 
 
@@ -581,7 +635,7 @@ def test_the_cap_is_never_exceeded(cap: int, queues: bool) -> None:
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["take", "take", "take", "answer", "answer", "refuse", "fail", "time out", "wait"]),
+        st.sampled_from(["take", "take", "urge", "answer", "answer", "refuse", "fail", "time out", "wait"]),
         st.integers(0, 10_000),
         st.floats(0.0, 20.0),
     ),
@@ -600,14 +654,16 @@ def test_no_sequence_of_events_breaks_the_rules(
     for kind, choice, seconds in events:
         if kind == "take":
             _take_all(gate, out, 1 + choice % 20)
-        elif kind == "wait":
+        elif kind == "urge" and (permit := gate.try_acquire(urgent=True)):
+            out.append(permit)
+        elif kind in ("wait", "urge"):
             clock.now += seconds
         elif out:
             clock.now += seconds / 100
             _end(gate, out.pop(choice % len(out)), kind, seconds)
         assert 0 <= gate.in_flight == len(out)
         assert 1 <= gate.limit <= (cap or math.inf)
-        hint = gate.wait_hint_s()
+        hint = gate.wait_hint_s(urgent=True)
         if gate.in_flight < gate.limit:
             assert hint is not None
             assert 0 <= hint <= LONGEST_HOLD_S + 1e-6

@@ -74,7 +74,7 @@ def test_the_context_is_one_for_the_run() -> None:
 def test_a_heartbeat_counts_and_forgets_what_is_old() -> None:
     clock = Clock()
     status = Status("w", "s", "m", "http://x", clock)
-    empty = status.heartbeat(WorkerState.STARTING, None, 4, [], [])
+    empty = status.heartbeat(WorkerState.STARTING, None, 4, [], {}, [])
     assert (empty.rows_processed, empty.rows_per_sec, empty.avg_tokens_per_row, empty.last_error) == (
         0,
         0,
@@ -84,11 +84,11 @@ def test_a_heartbeat_counts_and_forgets_what_is_old() -> None:
     work = answered(2)
     work.calls, work.prompt_tokens, work.completion_tokens = 3, 90, 10
     status.count(result_of(work, "w"))
-    beat = status.heartbeat(WorkerState.RUNNING, None, 16, ["r/l/0"], [1, 2])
+    beat = status.heartbeat(WorkerState.RUNNING, None, 16, ["r/l/0"], {"r": "gone"}, [1, 2])
     assert (beat.rows_processed, beat.api_calls, beat.tokens_total) == (2, 3, 100)
     assert (beat.rows_per_sec, beat.tokens_per_sec, beat.avg_tokens_per_row) == (0.2, 10.0, 50.0)
     assert (beat.errors, beat.last_error, beat.limit, beat.partitions) == (1, "not_json", 16, [1, 2])
     clock.now += RATE_WINDOW_S + 1
-    later = status.heartbeat(WorkerState.RUNNING, None, 4, [], [])
+    later = status.heartbeat(WorkerState.RUNNING, None, 4, [], {}, [])
     assert (later.rows_processed, later.rows_per_sec) == (2, 0.0)
     assert not status._recent

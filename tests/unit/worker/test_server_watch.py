@@ -7,11 +7,13 @@ import pytest
 from prism.modelserver.errors import (
     AwayReason,
     CallFailed,
+    CallTimeout,
     ModelMissing,
     QuotaExhausted,
     ReplyTruncated,
     ServerAway,
 )
+from prism.modelserver.server import ChatReply, ChatRequest
 from prism_model_worker.server_watch import LONGEST_PAUSE_S, LONGEST_WAIT_S, QUIET_S, ServerWatch
 from tests.unit.worker.world import MODEL, Bench, Clock, ScriptedServer
 
@@ -104,6 +106,27 @@ def test_a_canary_that_sings_too_long_is_alive_and_the_model_stays_loaded() -> N
     bench.probe(1.0)
     assert bench.watch.may_call(MODEL)
     assert bench.server.canary_contexts == [16_384]
+
+
+def test_a_canary_waits_until_a_model_is_loaded_that_is_given_up_when_nobody_waits() -> None:
+    bench = Bench()
+    bench.watch.blame(MODEL, CallFailed("HTTP 500"), needs_canary=True)
+    deadlines: list[float] = []
+
+    def load(request: ChatRequest) -> ChatReply:
+        deadlines.append(request.deadline_s)
+        if request.deadline_s < 30:
+            raise CallTimeout("no whole answer")
+        return ChatReply("ok", 1, 1, 0.1, 0.0, MODEL)
+
+    bench.server.chat = load  # type: ignore[method-assign]
+    for _ in range(4):
+        assert not bench.watch.may_call(MODEL)
+        bench.probe()
+    assert bench.watch.may_call(MODEL)
+    bench.watch.blame(MODEL, CallFailed("HTTP 500"), needs_canary=True)
+    bench.probe()
+    assert deadlines == [5, 10, 20, 40, 5]
 
 
 def test_pauses_grow_and_end() -> None:

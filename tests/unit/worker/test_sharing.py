@@ -1,6 +1,8 @@
 """Rows that say the same: asked once, answered everywhere, and never waited for in vain."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,10 +10,11 @@ from hypothesis import strategies as st
 from prism.annotation import Answer, Problem
 from prism.messages import BatchRow, RowReason
 from prism_model_worker.sharing import SharedAnswers
-from prism_model_worker.tasks import BatchTask
+from prism_model_worker.tasks import BatchTask, Group, RowOutcomes
 from tests.unit.worker.world import batch, context
 
 GOOD = Answer({"Mood": "good"}, ())
+BAD = Problem(RowReason.NOT_JSON, "")
 CONTEXT = context()
 
 
@@ -74,10 +77,109 @@ def test_a_failure_is_not_shared() -> None:
     shared.admit(first)
     shared.admit(second)
     shared.park(second)
-    answer(first, Problem(RowReason.NOT_JSON, ""))
+    answer(first, BAD)
     assert shared.settle(first) == [second]
     shared.admit(second)
     assert (asked(second), second.waiting, second.outcomes) == ([0], set(), {})
+
+
+def test_rows_that_fail_alike_are_asked_side_by_side() -> None:
+    shared, first = SharedAnswers(), task("a", "a")
+    others = [task("a", sequence=n) for n in (1, 2, 3)]
+    for work in (first, *others):
+        shared.admit(work)
+    for work in others:
+        shared.park(work)
+    answer(first, BAD)
+    assert shared.settle(first) == others
+    for work in (first, *others, late := task("a", "a", sequence=4)):
+        shared.admit(work)
+        assert work.waiting == set()
+    assert [asked(work) for work in (first, *others, late)] == [[1], [0], [0], [0], [0, 1]]
+    assert not shared._claims
+
+
+def test_what_failed_and_is_answered_after_all_is_shared_again() -> None:
+    shared, first, second, third = SharedAnswers(), task("a"), task("a", sequence=1), task("a", sequence=2)
+    for work, outcome in ((first, BAD), (second, GOOD)):
+        shared.admit(work)
+        answer(work, outcome)
+        shared.settle(work)
+    shared.admit(third)
+    assert (asked(third), third.outcomes, third.reused) == ([], {0: GOOD}, 1)
+    assert not shared._failed
+
+
+def test_only_so_many_failures_are_remembered() -> None:
+    shared = SharedAnswers(2)
+    for sequence, text in enumerate(("a", "b", "a", "c")):  # "a" was met last
+        work = task(text, sequence=sequence)
+        shared.admit(work)
+        answer(work, BAD)
+        shared.settle(work)
+    again = task("a", "b", "c", sequence=9)
+    shared.admit(again)
+    assert (asked(again), again.claimed) == ([0, 1, 2], {1})
+
+
+def test_a_row_is_settled_while_its_batch_goes_on() -> None:
+    shared, first = SharedAnswers(), task("a", "b", "c", "a")
+    seconds = [task(text, sequence=n) for n, text in enumerate("abc", 1)]
+    for work in (first, *seconds):
+        shared.admit(work)
+    for work in seconds:
+        shared.park(work)
+    settle_first(shared, first, {0: GOOD}, [seconds[0]])
+    settle_first(shared, first, {1: BAD}, [seconds[1]])
+    for work in seconds[:2]:
+        shared.admit(work)
+    assert (seconds[0].outcomes, seconds[0].reused) == ({0: GOOD}, 1)
+    assert asked(seconds[1]) == [0]
+    assert asked(first) == [2]
+    answer(first)
+    assert shared.settle(first) == [seconds[2]]
+    shared.admit(first)  # its twin
+    assert (asked(first), first.reused) == ([], 1)
+    assert not shared._claims
+
+
+def settle_first(
+    shared: SharedAnswers, work: BatchTask, outcomes: dict[int, Answer | Problem], woken: list[BatchTask]
+) -> None:
+    """Do what a caller does that has outcomes for the first rows asked, and then the owner."""
+    work.outcomes.update(outcomes)
+    work.pending = deque([Group(tuple(index for index in asked(work) if index not in outcomes))])
+    assert shared.settle_rows(RowOutcomes.of(work, outcomes)) == woken
+
+
+def test_outcomes_that_come_after_their_batch_change_nothing() -> None:
+    shared, first, second, third = SharedAnswers(), task("a"), task("a", sequence=1), task("a", sequence=2)
+    shared.admit(first)
+    answer(first)
+    late = RowOutcomes.of(first, [0])
+    shared.settle(first)
+    shared._answers.clear()  # as if others had taken its room
+    shared.admit(second)
+    shared.admit(third)
+    shared.park(third)
+    assert shared.settle_rows(late) == [third]
+    shared.admit(third)
+    assert third.outcomes == {0: GOOD}
+    answer(second)
+    assert shared.settle(second) == []
+
+
+def test_what_is_taken_away_unasked_has_not_failed() -> None:
+    shared, first = SharedAnswers(), task("a")
+    others = [task("a", sequence=n) for n in (1, 2)]
+    for work in (first, *others):
+        shared.admit(work)
+    for work in others:
+        shared.park(work)
+    assert shared.abandon(first) == others
+    for work in others:
+        shared.admit(work)
+    assert [asked(work) for work in others] == [[0], []]
 
 
 def test_what_is_taken_away_gives_its_claims_up() -> None:
@@ -151,6 +253,26 @@ def test_another_run_shares_nothing() -> None:
     assert asked(second) == [0]
 
 
+STEPS = ("finish", "go on", "recall", "take away")
+
+
+def after(
+    step: str, shared: SharedAnswers, work: BatchTask, choose: Callable[[Sequence[Any]], Any]
+) -> list[BatchTask]:
+    """Take a step with a task that was before the callers; return what is to be placed anew."""
+    if step == "take away":
+        return shared.abandon(work)
+    if step == "recall":
+        return [work]
+    if step == "go on" and len(asked(work)) > 1:
+        first, *others = asked(work)
+        work.outcomes[first] = choose([GOOD, BAD])
+        work.pending = deque([Group(tuple(others))])
+        return [*shared.settle_rows(RowOutcomes.of(work, [first])), work]
+    answer(work, choose([GOOD, BAD]))
+    return [*shared.settle(work), work]
+
+
 @given(
     st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), min_size=1, max_size=8),
     st.randoms(use_true_random=False),
@@ -178,15 +300,12 @@ def test_every_row_gets_its_outcome_in_whatever_order(batches: list[list[str]], 
         assert steps < 1000
         work = choose(ready)
         ready.remove(work)
-        if choose(range(5)) == 0:
+        step = choose(STEPS)
+        if step == "take away":
             gone.append(work)
-            for one in shared.abandon(work):
+        woken = after(step, shared, work, choose)
+        for one in woken:
+            if one.open_rows():
                 place(one)
-            continue
-        answer(work, choose([GOOD, Problem(RowReason.NOT_JSON, "")]))
-        for one in shared.settle(work):
-            place(one)
-        if work.waiting:
-            place(work)
     assert [work for work in tasks if work.open_rows() and work not in gone] == []
     assert not shared._claims

@@ -3,15 +3,29 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
+from prism.kafka.records import Record
 from prism.messages import BatchRow, RunState
 from prism.modelserver.errors import AwayReason, ServerAway
 from prism_model_worker.callers import Callers
 from prism_model_worker.endpoints import Endpoint, ServerGroup
-from prism_model_worker.tasks import BatchTask, Group, Task, TaskQueue
-from tests.unit.worker.world import MODEL, Bench, Clock, ScriptedServer, Servers, batch, context, task
+from prism_model_worker.requests.task import RequestTask
+from prism_model_worker.tasks import BatchTask, Group, Lane, Task, TaskQueue
+from tests.unit.worker.requests.samples import request, text_body
+from tests.unit.worker.world import (
+    MODEL,
+    SERVERS,
+    Bench,
+    Clock,
+    ScriptedServer,
+    Servers,
+    batch,
+    context,
+    task,
+)
 
 
 @pytest.fixture
@@ -37,6 +51,11 @@ def next_of(tasks: TaskQueue) -> Task | None:
 def taken(tasks: TaskQueue) -> Task | None:
     found = tasks.take()
     return found[0] if found else None
+
+
+def request_task() -> RequestTask:
+    record = Record("requests", 0, 0, "", b"", 0, cast(Any, None))
+    return RequestTask(record, request(text_body()), 1, MODEL, SERVERS, 4096, 0.0, lambda _: None)
 
 
 def await_true(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
@@ -91,6 +110,58 @@ def test_a_delayed_task_waits_for_its_time(tasks: TaskQueue, clock: Clock) -> No
     clock.now += 5
     assert tasks.ready() == 1
     assert taken(tasks) is late
+
+
+def test_a_task_whose_pause_is_over_goes_before_those_that_came_meanwhile(
+    tasks: TaskQueue, clock: Clock
+) -> None:
+    before, paused, after = task(), task(), task()
+    tasks.put(paused, 5.0)
+    clock.now += 4
+    tasks.put(before)
+    clock.now += 2
+    tasks.put(after)
+    assert [taken(tasks) for _ in range(3)] == [before, paused, after]
+
+
+def test_what_is_begun_and_put_back_goes_before_what_is_not(tasks: TaskQueue, clock: Clock) -> None:
+    begun, other = task(), task()
+    tasks.put(begun)
+    assert taken(tasks) is begun
+    clock.now += 1
+    tasks.put(other)
+    clock.now += 1
+    tasks.put_back(begun)
+    assert tasks.working() == []
+    assert taken(tasks) is begun
+    clock.now += 1
+    tasks.put(begun)  # without its place it stands at the end
+    assert [taken(tasks), taken(tasks)] == [other, begun]
+
+
+def test_requests_go_before_batches_that_came_first(tasks: TaskQueue, clock: Clock) -> None:
+    batches, asked = task(), request_task()
+    tasks.put(batches)
+    assert not tasks.requests_wait()
+    clock.now += 1
+    tasks.put(asked)
+    assert tasks.requests_wait()
+    assert [taken(tasks), taken(tasks)] == [asked, batches]
+    assert not tasks.requests_wait()
+
+
+def test_a_queue_that_is_kept_for_a_request_has_one_to_wait_for(tasks: TaskQueue) -> None:
+    work = task()
+    tasks.put(work)
+    assert taken(tasks) is work
+    assert not tasks.reserve(Lane.REQUESTS)
+    assert tasks.requests_wait()
+    tasks.put_back(work)
+    assert tasks.reserve(Lane.REQUESTS)
+    assert next_of(tasks) is None
+    tasks.free(Lane.REQUESTS)
+    assert not tasks.requests_wait()
+    assert taken(tasks) is work
 
 
 def test_a_closed_gate_holds_up_its_model_alone(tasks: TaskQueue, servers: Servers) -> None:

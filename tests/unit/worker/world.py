@@ -65,7 +65,7 @@ class Servers(ServerGroup):
     def may_call(self, model: str) -> bool:
         return model not in self.closed
 
-    def acquire(self, model: str) -> Lease | None:
+    def acquire(self, model: str, urgent: bool = False) -> Lease | None:  # noqa: ARG002
         return Lease(self._endpoint, model, None) if self.may_call(model) else None
 
 

@@ -52,6 +52,11 @@ DISH = Schema(
 """What a photo is asked for unless the request says otherwise: calories in kcal, weights in g."""
 
 
+# As JSON inside a reply. Brokers take records of 1 MB; the reply's other fields have 100 kB at the most.
+MAX_ANSWER_BYTES = 800_000
+TOO_LONG = "answer_too_long", "the model's answer is longer than a reply can be; ask for less"
+
+
 def schema_of(request: Request) -> Schema | None:
     """Return the schema that the answer has to meet; None for free text."""
     if request.schema is not None:
@@ -93,10 +98,25 @@ def sanitise(text: str, schema: Schema | None) -> str:
     """Return the answer in a model's text: compact JSON that meets `schema`, or clean free text.
 
     Thoughts are left out, code fences and prose around the JSON too; the JSON itself is read strictly, and
-    nothing in it is converted or guessed. Raises BadReply, whose detail is for logs and the repair.
+    nothing in it is converted or guessed. Raises BadReply, whose detail is for logs and the repair; what it
+    means to the sender says `failure_of`.
     """
-    if schema is None:
-        return _free_text(text)
+    answer = _free_text(text) if schema is None else _conforming(text, schema)
+    size = len(compact(answer).encode())
+    if size > MAX_ANSWER_BYTES:
+        detail = f"the answer takes {size} bytes, more than {MAX_ANSWER_BYTES}"
+        raise BadReply(RowReason.RESULT_TOO_LARGE, detail)
+    return answer
+
+
+def failure_of(bad: BadReply) -> tuple[str, str]:
+    """Return code and message of the error for a request whose answers were all like this."""
+    if bad.reason is RowReason.RESULT_TOO_LARGE:
+        return TOO_LONG
+    return "bad_answer", "the model gave no answer of the form asked for"
+
+
+def _conforming(text: str, schema: Schema) -> str:
     candidates = packaging.values_of(text)
     if not candidates:
         raise BadReply(RowReason.SCHEMA_VIOLATION, "the reply is neither an object nor an array")

@@ -6,6 +6,7 @@ answer that cannot be used, or a failure that a healthy server repeats, costs it
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from prism.annotation import BadReply
 from prism.modelserver.errors import (
@@ -18,16 +19,19 @@ from prism.modelserver.errors import (
 from prism.modelserver.server import ChatReply, ChatRequest
 from prism.service import fault
 from prism_model_worker import metrics
-from prism_model_worker.blame import is_ambiguous, is_refusal, outage_reason
+from prism_model_worker.blame import RECENT_S, is_ambiguous, is_refusal, outage_reason
 from prism_model_worker.endpoints import Lease
-from prism_model_worker.requests.answer import build_messages, build_repair, sanitise, schema_of
+from prism_model_worker.requests.answer import build_messages, build_repair, failure_of, sanitise, schema_of
 from prism_model_worker.requests.task import RequestTask
 
 # Calls whose outcome is the request's own fault; somebody waits for the answer.
 MOST_TRIES = 3
 # A failure that a healthy server repeats is the request's: once to see it, once to be sure.
 MOST_FAILURES = 2
+# Before a request that failed at a healthy server is asked again.
+SECOND_LOOK_S = 1.0
 ANSWER_TOKENS = 2048
+_UNANSWERABLE = "model_error", "the model server fails at this request"
 _LATE = "deadline_exceeded", "the deadline passed before there was an answer"
 _OWN_FAULT: tuple[tuple[type[ModelServerError], str, str], ...] = (
     (PromptTruncated, "prompt_too_long", "the request is longer than the model can read; send less"),
@@ -48,18 +52,18 @@ class RequestAnswerer:
         self._clock = clock
         self._now = now
 
-    def step(self, task: RequestTask, lease: Lease | None) -> None:
-        """Make one call; afterwards the task is done, or to be put back."""
+    def step(self, task: RequestTask, lease: Lease | None) -> float:
+        """Make one call; afterwards the task is done, or to be put back for so many seconds."""
         if lease is None or task.request.is_late(self._now()):
             if lease is not None:
                 lease.unused()
             if task.request.is_late(self._now()):
                 task.fail(*_LATE)
-            return
+            return 0.0
         if task.photo is not None and lease.watch.sees_images(task.model) is False:
             lease.unused()
             task.fail("no_vision", "the model that answers here cannot see photos")
-            return
+            return 0.0
         fault.point("worker.before_call", task.request.prompt)
         started = self._clock()
         try:
@@ -67,10 +71,11 @@ class RequestAnswerer:
                 reply = lease.server.chat(self._chat_request(task))
         except ModelServerError as error:
             lease.failed(error)
-            self._call_failed(task, error, lease)
+            return self._call_failed(task, error, lease)
         else:
             lease.answered(1)
             self._replied(task, reply)
+            return 0.0
         finally:
             task.model_seconds += self._clock() - started
 
@@ -99,29 +104,38 @@ class RequestAnswerer:
             metrics.RETRIES.labels(reason=bad.reason).inc()
             task.repair = None if task.repaired else (reply.text, bad.detail)
             task.repaired = True
-            self._count(task, MOST_TRIES, "bad_answer", "the model gave no answer of the form asked for")
+            self._count(task, MOST_TRIES, *failure_of(bad))
 
-    def _call_failed(self, task: RequestTask, error: ModelServerError, lease: Lease) -> None:
+    def _call_failed(self, task: RequestTask, error: ModelServerError, lease: Lease) -> float:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         for kind, code, message in _OWN_FAULT:
             if isinstance(error, kind):
                 task.fail(code, message)
-                return
+                return 0.0
         if isinstance(error, ReplyTruncated):
             self._count(task, MOST_TRIES, "answer_too_long", "the model's answer did not come to an end")
-            return
+            return 0.0
+        answered_since = partial(lease.watch.answered_since, task.model)
         if is_refusal(error):
-            return
+            if task.refusals.are_its_own(self._clock(), answered_since):
+                task.fail(*_UNANSWERABLE)
+            return 0.0
         if isinstance(error, CallTimeout) and task.request.is_late(self._now()):
             task.fail(*_LATE)  # its own deadline was the call's: that says nothing of the server
-            return
-        if is_ambiguous(error):
-            repeated = task.blamed_at is not None and lease.watch.answered_since(task.model, task.blamed_at)
-            if repeated or (task.tries == 0 and outage_reason(error) is None):
-                self._count(task, MOST_FAILURES, "model_error", "the model server fails at this request")
-        if not task.done:
-            task.blamed_at = self._clock()
-            lease.close_gate(error, is_ambiguous(error), task.num_ctx)
+            return 0.0
+        now, outage = self._clock(), outage_reason(error) is not None
+        first = task.blamed_at is None
+        repeated = task.blamed_at is not None and answered_since(task.blamed_at)
+        if is_ambiguous(error) and (repeated or (task.tries == 0 and not outage)):
+            self._count(task, MOST_FAILURES, *_UNANSWERABLE)
+        if task.done:
+            return 0.0
+        task.blamed_at = now
+        if first and is_ambiguous(error) and not outage and answered_since(now - RECENT_S):
+            # One user's requests close no gate for all: whether others are answered still shows soon.
+            return SECOND_LOOK_S
+        lease.close_gate(error, is_ambiguous(error), task.num_ctx)
+        return 0.0
 
     def _count(self, task: RequestTask, most: int, code: str, message: str) -> None:
         task.tries += 1

@@ -42,10 +42,11 @@ from prism_model_worker.membership import Hooks, Membership
 from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
 from prism_model_worker.photos.photo import PhotoRefused
 from prism_model_worker.requests import audit
+from prism_model_worker.requests.answer import TOO_LONG
 from prism_model_worker.requests.parsing import parse
 from prism_model_worker.requests.rate import RateLimit
 from prism_model_worker.requests.reply import Reply, ReplyDesk, ReplyTopics
-from prism_model_worker.requests.request import Refusal, Request, RequestKind, Skip
+from prism_model_worker.requests.request import Refusal, RefusalCode, Request, RequestKind, Skip
 from prism_model_worker.requests.schema import Schema
 from prism_model_worker.requests.task import RequestTask
 from prism_model_worker.tasks import Lane, TaskQueue
@@ -59,7 +60,7 @@ BUSY_WAIT_S, IDLE_WAIT_S = 0.005, 0.1
 LATE_EVERY_S = 0.25
 DRAIN_S = 5.0
 _SPAN = 2 * MOST_IN_HAND
-RATE_LIMITED, POISON = "rate_limited", "poison"
+POISON = "poison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class RequestLane:
         """Parse a record, and let it be answered, refused or skipped."""
         where = _where(record)
         done = partial(self._settled.put, (record.partition, epoch, record.offset))
-        parsed = self._parsed(record)
+        parsed = self._limited(self._parsed(record))
         if isinstance(parsed, Skip):
             self._dead_letters.send(record, MessageReason.REQUEST_SKIPPED, parsed.reason, done)
             metrics.REQUESTS.labels(outcome=parsed.reason).inc()
@@ -222,11 +223,24 @@ class RequestLane:
             expected_email=self._settings.expected_email,
         )
 
+    def _limited(self, parsed: Request | Refusal | Skip) -> Request | Refusal | Skip:
+        """Take a token of whoever asks; where there is none the request is refused, whatever is in it."""
+        if self._rate is None or isinstance(parsed, Skip):
+            return parsed
+        wait_s = self._rate.take(parsed.address.user_email, self._clock())
+        if not wait_s:
+            return parsed
+        message = f"too many requests; try again in {wait_s:.0f} s"
+        return Refusal(parsed.address, RefusalCode.RATE_LIMITED, message)
+
     def _refuse(self, record: Record, refusal: Refusal, done: Callable[[], None]) -> None:
         metrics.REQUESTS.labels(outcome=refusal.code).inc()
         audit.record(refusal, _where(record))
         error = self._desk.error(refusal.address, refusal.code, refusal.message)
-        self._reply_and_bury(error, record, MessageReason.REQUEST_REFUSED, refusal.code, done)
+        if refusal.code is RefusalCode.RATE_LIMITED:
+            self._produce(error, done)  # a flood must not fill the dead letters too
+        else:
+            self._reply_and_bury(error, record, MessageReason.REQUEST_REFUSED, refusal.code, done)
 
     def _ask(self, record: Record, epoch: int, request: Request, done: Callable[[], None]) -> None:
         if request.schema is None and request.address.kind is RequestKind.PHOTO:
@@ -241,10 +255,7 @@ class RequestLane:
             received_at=self._clock(),
             on_done=partial(self._reply, done),
         )
-        if self._rate is not None and (wait_s := self._rate.take(request.address.user_email, self._clock())):
-            task.fail(RATE_LIMITED, f"too many requests; try again in {wait_s:.0f} s")
-            self._reply(done, task)
-        elif request.photo is None:
+        if request.photo is None:
             self._tasks.put(task)
         else:
             self._darkroom.submit(self._develop, task)
@@ -274,7 +285,7 @@ class RequestLane:
         if task.failure is None:
             timings = {"total": total_s, "model": task.model_seconds}
             answer = self._desk.answer(task.request.address, task.answer or "", task.model, timings)
-            self._produce(answer, done)
+            self._produce(answer, done, partial(self._too_large, task, done))
         else:
             self._failed.put((task, done))
         code = task.failure.code if task.failure is not None else ""
@@ -284,13 +295,16 @@ class RequestLane:
         work = audit.Work(task.model, task.photo, len(task.answer or ""), round(total_s, 3))
         audit.record(task.request, _where(task.record), code, work)
 
+    def _too_large(self, task: RequestTask, done: Callable[[], None]) -> None:
+        """Reply with an error instead of an answer that is longer than this broker's records."""
+        log.warning("answer_too_long", place=_where(task.record), characters=len(task.answer or ""))
+        task.fail(*TOO_LONG)
+        self._failed.put((task, done))
+
     def _reply_failure(self, task: RequestTask, done: Callable[[], None]) -> None:
         assert task.failure is not None
         error = self._desk.error(task.request.address, task.failure.code, task.failure.message)
-        if task.failure.code == RATE_LIMITED:
-            self._produce(error, done)  # a flood must not fill the dead letters too
-        else:
-            self._reply_and_bury(error, task.record, MessageReason.REQUEST_FAILED, task.failure.code, done)
+        self._reply_and_bury(error, task.record, MessageReason.REQUEST_FAILED, task.failure.code, done)
 
     def _reply_and_bury(
         self, error: Reply, record: Record, reason: MessageReason, code: str, done: Callable[[], None]
@@ -299,12 +313,21 @@ class RequestLane:
         self._produce(error, both)
         self._dead_letters.send(record, reason, code, both)
 
-    def _produce(self, reply: Reply, done: Callable[[], None]) -> None:
+    def _produce(
+        self, reply: Reply, done: Callable[[], None], too_large: Callable[[], None] | None = None
+    ) -> None:
+        """Produce a reply; `too_large` is called instead of `done` where no record can be so large."""
+
+        def refused(error: KafkaError) -> None:
+            if too_large is None or error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                raise BrokerFatal(f"a reply to {reply.topic} cannot be written: {error.str()}") from None
+            too_large()
+
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 done()
-                return
-            raise BrokerFatal(f"a reply to {reply.topic} cannot be written: {error.str()}")
+            else:
+                refused(error)
 
         while True:
             try:
@@ -315,9 +338,8 @@ class RequestLane:
             except BufferError:
                 time.sleep(0.01)  # the owner polls
             except KafkaException as error:
-                raise BrokerFatal(
-                    f"a reply to {reply.topic} cannot be written: {error.args[0].str()}"
-                ) from None
+                refused(error.args[0])
+                return
 
     def _settle(self) -> None:
         """Reply to what has failed, and record what is acknowledged."""
@@ -340,6 +362,12 @@ class RequestLane:
         if not self._suspects and self._alone is None:
             self._tasks.free(Lane.REQUESTS)
             return
+        if not self._servers.may_call(self._settings.model):
+            # Nothing is asked of it now: the batches of other models need not wait.
+            self._tasks.free(Lane.REQUESTS)
+            return
+        if self._alone is not None:
+            self._tasks.reserve(Lane.REQUESTS)
         others = len(self._open) - len(self._suspects)
         if self._alone is not None or others or not self._tasks.reserve(Lane.REQUESTS):
             return

@@ -13,6 +13,7 @@ class _Bucket:
 class RateLimit:
     """`burst` requests at once, then `per_second`, for each user. For one thread.
 
+    A user is an email address; white space around it and its case make no other user.
     Of at most `users` users something is remembered. Who is forgotten first has been silent longest, and
     starts again with a full bucket, which after that long is mostly what it would hold.
     """
@@ -27,6 +28,7 @@ class RateLimit:
 
     def take(self, user: str, now_s: float) -> float:
         """Take a token at `now_s`, by a monotonic clock; return 0, or the seconds until there is one."""
+        user = user.strip().casefold()
         bucket = self._buckets.setdefault(user, _Bucket(self._burst, now_s))
         self._buckets.move_to_end(user)
         if len(self._buckets) > self._users:

@@ -43,6 +43,8 @@ class RefusalCode(StrEnum):
     BAD_SCHEMA = "bad_schema"
     BAD_DEADLINE = "bad_deadline"
     FIELD_TOO_LONG = "field_too_long"
+    # Not what is in it: its sender sends too many.
+    RATE_LIMITED = "rate_limited"
 
 
 @dataclass(frozen=True, slots=True)

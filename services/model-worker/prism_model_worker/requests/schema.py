@@ -2,7 +2,8 @@
 
 It is the part that a schema-enforcing server understands and that can be checked in bounded time: no
 `pattern` (a regular expression may run for ever), no reference to itself (nor would a model's answer end).
-Local references are put in place; annotations other than `title` and `description` are left out.
+Local references are put in place; annotations other than `title` and `description` are left out. The
+limits hold for what comes out, too, and are checked while it grows: 20 kB of references make megabytes.
 """
 
 import math
@@ -29,6 +30,7 @@ _LEFT_OUT = frozenset(
 )
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_OF_PARTS = ("properties", "items", "additionalProperties", "anyOf")
 _PAIRS = (*zip(_COUNTS[::2], _COUNTS[1::2], strict=True), _BOUNDS[:2])
 _DEFINITIONS = {"#/$defs": "$defs", "#/definitions": "definitions"}
 
@@ -69,7 +71,10 @@ def read_schema(value: Any) -> Schema:
     node = _Reader(value).read(value, _Place("$"))
     if node.get("type") not in ("object", "array"):
         raise SchemaRefused('$: its type has to be "object" or "array"')
-    return Schema(node)
+    schema = Schema(node)
+    if len(schema.text) > MAX_CHARACTERS:
+        raise _Place("$").too_long()
+    return schema
 
 
 class _Place(NamedTuple):
@@ -85,13 +90,20 @@ class _Place(NamedTuple):
     def refusal(self, what: str) -> SchemaRefused:
         return SchemaRefused(f"{shorten(self.path, 100)}: {what}")
 
+    def too_long(self) -> SchemaRefused:
+        return self.refusal(f"longer than {MAX_CHARACTERS} characters with its references in place")
+
 
 class _Reader:
-    """One reading of a schema: counts its parts, and puts definitions in the place of references."""
+    """One reading of a schema: puts definitions in the place of references, and counts what that makes.
+
+    Counted are parts, and the characters of all that is no part: the schema read so far is longer.
+    """
 
     def __init__(self, root: Node) -> None:
         self._root = root
         self._parts = 0
+        self._characters = 0
         self._keywords: dict[str, Callable[[Any, _Place], Any]] = {
             "type": _type,
             "properties": self._properties,
@@ -117,14 +129,22 @@ class _Reader:
         if "$ref" in value:
             return self._definition(value, place)
         node: Node = {key: value[key] for key in _SHOWN if is_text(value.get(key))}
+        self._grow(node, place)
         for key, given in value.items():
             if key in _SHOWN or key in _LEFT_OUT:
                 continue
             if key not in self._keywords:
                 raise place.refusal(f"{_named(key)} is not supported")
             node[key] = self._keywords[key](given, place)
+            if key not in _OF_PARTS:
+                self._grow(node[key], place)
         _check_sense(node, place)
         return node
+
+    def _grow(self, read: Any, place: _Place) -> None:
+        self._characters += len(compact(read))
+        if self._characters > MAX_CHARACTERS:
+            raise place.too_long()
 
     def _definition(self, value: Node, place: _Place) -> Node:
         name = value["$ref"]
@@ -141,6 +161,7 @@ class _Reader:
     def _properties(self, value: Any, place: _Place) -> Node:
         if not isinstance(value, dict):
             raise place.refusal("properties is no object")
+        self._grow(list(value), place)
         return {name: self.read(part, place.below(f".{shorten(name, 40)}")) for name, part in value.items()}
 
     def _additional(self, value: Any, place: _Place) -> Any:

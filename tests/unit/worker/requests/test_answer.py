@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from prism.annotation import BadReply
 from prism.annotation.strict_json import load_strictly
 from prism_model_worker.photos.photo import Photo, PhotoFacts
-from prism_model_worker.requests.answer import DISH, build_messages, build_repair, sanitise, schema_of
+from prism_model_worker.requests.answer import (
+    DISH,
+    MAX_ANSWER_BYTES,
+    build_messages,
+    build_repair,
+    failure_of,
+    sanitise,
+    schema_of,
+)
 from prism_model_worker.requests.schema import read_schema
 from tests.unit.worker.requests.samples import photo_body, request, text_body
 
@@ -113,6 +121,39 @@ def test_free_text_is_cleaned(text: str, expected: str) -> None:
 def test_nothing_is_no_free_text(text: str) -> None:
     with pytest.raises(BadReply, match="empty"):
         sanitise(text, None)
+
+
+QUOTES = json.dumps(['"' * (MAX_ANSWER_BYTES // 4)])
+LISTS = read_schema({"type": "array"})
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    ("text", "schema", "taken"),
+    [
+        ("x" * (MAX_ANSWER_BYTES - 2), None, True),
+        ("x" * (MAX_ANSWER_BYTES - 1), None, False),
+        ("饺" * (MAX_ANSWER_BYTES // 3 + 1), None, False),
+        ("\\" * (MAX_ANSWER_BYTES // 2), None, False),
+        (QUOTES, LISTS, False),
+        (f'<think>{QUOTES}</think>[{{"a": 1}}]', LISTS, True),
+        (f"<think>{QUOTES}</think>Hello", None, True),
+    ],
+    ids=["longest", "longer", "bytes", "escaped", "escaped twice", "thoughts", "free thoughts"],
+)
+def test_an_answer_that_no_reply_can_carry_is_not_taken(text: str, schema: Any, taken: bool) -> None:
+    if taken:
+        assert sanitise(text, schema)
+        return
+    with pytest.raises(BadReply, match="more than 800000") as bad:
+        sanitise(text, schema)
+    assert failure_of(bad.value)[0] == "answer_too_long"
+
+
+def test_other_bad_answers_are_told_as_such() -> None:
+    with pytest.raises(BadReply) as bad:
+        sanitise("", None)
+    assert failure_of(bad.value)[0] == "bad_answer"
 
 
 SURROGATES = st.text(st.characters(categories=("Cs", "L", "P", "Zs", "Cc")), max_size=60)

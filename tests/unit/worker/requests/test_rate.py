@@ -21,6 +21,14 @@ def test_users_do_not_share() -> None:
     assert [limit.take(user, 0.0) for user in ("a", "b", "a", "b")] == [0, 0, 1, 1]
 
 
+@pytest.mark.promise(9)
+def test_an_address_written_in_another_way_is_the_same_user() -> None:
+    limit = RateLimit(per_second=1, burst=2)
+    spellings = ["me@x.org", "  me@x.org", "Me@X.org\t", "ME@X.ORG", "\u2003me@x.org\n"]
+    assert [limit.take(one, 0.0) for one in spellings] == [0, 0, 1, 1, 1]
+    assert len(limit._buckets) == 1
+
+
 def test_who_was_silent_longest_is_forgotten() -> None:
     limit = RateLimit(per_second=0.001, burst=1, users=2)
     assert [limit.take(user, 0.0) for user in ("a", "b")] == [0, 0]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.annotation import BadReply
-from prism_model_worker.requests.answer import sanitise, schema_of
+from prism_model_worker.requests.answer import MAX_ANSWER_BYTES, sanitise, schema_of
 from prism_model_worker.requests.parsing import parse
 from prism_model_worker.requests.reply import Reply, ReplyDesk, ReplyTopics
 from prism_model_worker.requests.request import Refusal, Request
@@ -109,6 +109,21 @@ def test_a_request_without_a_key_has_a_reply_without() -> None:
     reply = DESK.answer(request(text_body(), None).address, "a", "m", {})
     assert reply.key is None
     assert value_of(reply)["key"] is None
+
+
+def test_the_longest_answer_of_the_longest_request_is_a_record_that_every_broker_takes() -> None:
+    body = photo_body(
+        user_email="\U0001f600" * 254,
+        timestamp="\U0001f600" * 998,
+        date="\x01" * 150,
+        image_id=["\U0001f600" * 990],
+        schema={"type": "array"},
+    )
+    found = request(body, b"\xf0\x9f\x98\x80" * 1000, {"ce_id": "i" * 256})
+    answer = sanitise(json.dumps(['"' * ((MAX_ANSWER_BYTES - 20) // 4)]), schema_of(found))
+    reply = DESK.answer(found.address, answer, "m" * 200, TIMINGS)
+    headers = sum(len(name) + len(value or b"") for name, value in reply.headers)
+    assert MAX_ANSWER_BYTES < len(reply.value) + len(reply.key or b"") + headers < 900_000
 
 
 HOSTILE = [

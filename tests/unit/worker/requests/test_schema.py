@@ -1,6 +1,7 @@
 """The schemas that a request may bring, and what meets them."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
 from prism_model_worker.requests.json_text import compact
-from prism_model_worker.requests.schema import MAX_DEPTH, MAX_PARTS, Schema, SchemaRefused, read_schema
+from prism_model_worker.requests.schema import (
+    _BOUNDS,
+    _COUNTS,
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_PARTS,
+    Schema,
+    SchemaRefused,
+    read_schema,
+)
 
 
 def read(schema: Any) -> Schema:
@@ -93,6 +103,50 @@ def test_definitions_that_multiply_are_refused() -> None:
     layers = {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"}] * 9} for n in range(9)}
     with pytest.raises(SchemaRefused, match="more than 500 parts"):
         read({"$defs": {**layers, "l9": {}}, **object_of(a={"$ref": "#/$defs/l0"})})
+
+
+def references(definition: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return a schema that refers so often to one definition."""
+    return {"$defs": {"e": definition}, **object_of(**{str(n): {"$ref": "#/$defs/e"} for n in range(count)})}
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"enum": [f"{n:04x}" for n in range(1850)]},
+        {"const": ["x" * 9000]},
+        {"description": "d" * 9000},
+        {"title": "t" * 9000},
+        {"type": "object", "properties": {"n" * 9000: {}}},
+        {"type": "object", "properties": {"n": {}}, "required": ["n"] * 2000},
+        {"anyOf": [{"enum": ["x" * 9000]}]},
+        {"type": ["object"] * 900},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_definitions_are_counted_each_time_they_are_put_in_place(definition: dict[str, Any]) -> None:
+    """Measured before: 20 kB made 3 MB of prompt, 7 MB of request."""
+    read(references(definition, 1))
+    tracemalloc.start()
+    with pytest.raises(SchemaRefused, match="longer than 20000 characters with its references in place"):
+        read(references(definition, 249))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The work ends with the limit: what was read by then is a few of 249 definitions.
+    assert most < 2_000_000
+
+
+def test_small_definitions_may_be_used_often() -> None:
+    part = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    assert len(read(references(part, 150)).text) < MAX_CHARACTERS
+
+
+def test_what_was_counted_while_reading_is_not_all() -> None:
+    """Names of keywords, brackets: small parts with many of them."""
+    schema = references(dict.fromkeys((*_COUNTS, *_BOUNDS), 1), 240)
+    with pytest.raises(SchemaRefused, match=r"^\$: longer than 20000"):
+        read(schema)
 
 
 def test_a_pydantic_schema_is_read() -> None:
