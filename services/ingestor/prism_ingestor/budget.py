@@ -3,7 +3,7 @@
 What is fed and not merged yet is counted as dear as what is merged on average, so a run ends near its
 budget and not a window of batches beyond it. Merged batches that took no call (their rows were rejected, or
 reused) say nothing of what one costs: until one with a call is merged only a few batches are risked, and no
-more where the server tells no tokens, for then nobody knows what was spent.
+more where answers come without a count of tokens, for then nobody knows what was spent.
 """
 
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ class Meter:
             return True
         # So many took a call at most, and so dear are those ahead at most.
         called = min(merged, progress.calls) if progress is not None else 0
-        if progress is None or not called:
+        tokens = _tokens(progress) if progress is not None else 0
+        if progress is None or not called or not (tokens or progress.rows_ok):
             return unmerged < FIRST_BATCHES
-        tokens = _tokens(progress)
         if not tokens:
-            return merged + unmerged < FIRST_BATCHES  # what was spent is unknown, and will be
+            return merged + unmerged < FIRST_BATCHES  # answers came, and what they cost will not be known
         ahead = 1 + Decimal(unmerged + 1) / called
         if self.budget.tokens is not None and tokens * ahead > self.budget.tokens:
             return False

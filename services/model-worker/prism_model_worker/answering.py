@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, cast
 
 from prism.annotation import Answer, BadReply, Problem, Prompt, build_prompt, build_repair, read_reply
@@ -140,6 +139,7 @@ class Answerer:
             reply = lease.server.chat(request)
         lease.answered(len(group.indices))
         fault.point("worker.after_call")
+        task.refusals = 0
         task.prompt_tokens += reply.prompt_tokens
         task.completion_tokens += reply.completion_tokens
         task.model_seconds += reply.seconds
@@ -153,16 +153,12 @@ class Answerer:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
         reason = reason or outage_reason(error)
-        if is_refusal(error) and group.refusals.are_its_own(
-            self._clock(), partial(lease.watch.answered_since, task.context.model)
-        ):
-            reason = RowReason.MODEL_ERROR
+        task.refusals = task.refusals + 1 if is_refusal(error) else 0
+        task.calls -= reached_no_model(error)
         if reason is None or (
             is_ambiguous(error) and not self._row_is_to_blame(task, group, error, started, lease)
         ):
             # Not the row's fault: back to the front as it was.
-            if reached_no_model(error):
-                task.calls -= 1
             task.pending.appendleft(group)
             if not is_refusal(error):  # want of room is the limit's to deal with: no gate closes
                 group.blamed_at = self._clock()

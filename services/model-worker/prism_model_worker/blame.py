@@ -3,9 +3,6 @@
 The argument is in `server_watch`; batches and requests go by the same words.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from prism.messages import RowReason
 from prism.modelserver.errors import (
     AccessRefused,
@@ -23,9 +20,6 @@ from prism.modelserver.errors import (
 LONG_PAUSE_S = 5.0
 # "While they were being asked": a call that timed out may have begun long before an outage did.
 RECENT_S = 5.0
-# Refusals of one thing, with others answered between each two, that are no want of room any more: a service
-# mesh says 503 too where a server's process ends, and it may be this prompt that ends it each time.
-MOST_REFUSALS = 10
 
 
 def is_refusal(error: ModelServerError) -> bool:
@@ -36,23 +30,6 @@ def is_refusal(error: ModelServerError) -> bool:
         and error.reason is AwayReason.BUSY
         and (error.retry_after_s or 0.0) < LONG_PAUSE_S
     )
-
-
-@dataclass(slots=True)
-class Refusals:
-    """How often something was refused and nothing else, with others answered between each two times."""
-
-    count: int = 0
-    last_at: float | None = None
-
-    def are_its_own(self, now: float, answered_since: Callable[[float], bool]) -> bool:
-        """Count one more; return whether it is what was asked that is refused, and begin anew if so."""
-        self.count += self.last_at is None or answered_since(self.last_at)
-        self.last_at = now
-        if self.count < MOST_REFUSALS:
-            return False
-        self.count, self.last_at = 0, None
-        return True
 
 
 def is_ambiguous(error: ModelServerError) -> bool:

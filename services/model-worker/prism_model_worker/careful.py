@@ -27,6 +27,8 @@ class CarefulWork:
     known: Suspect | None = None
     rows: list[int] = field(default_factory=list)
     poisoned: tuple[int, ...] = ()
+    # What was named last.
+    named: Suspect | None = None
 
     @classmethod
     def begin(cls, task: BatchTask, holding: Holding) -> "CarefulWork":
@@ -45,6 +47,10 @@ class CarefulWork:
 
     def next_suspect(self) -> Suspect | None:
         """Narrow the task to what is asked next and return what to name first; None when all is asked."""
+        self.named = self._next()
+        return self.named
+
+    def _next(self) -> Suspect | None:
         if self.known is None:
             return None if self.task.done else Suspect(self.task.offset)
         if not self.rows:

@@ -76,6 +76,8 @@ ON_THE_WIRE = 0.02
 CUT = 0.8
 # Longest pause that a refusal causes, and the first one of a server that refuses even a single call.
 LONGEST_HOLD_S, FIRST_HOLD_S = 5.0, 0.25
+# So long after its last refusal nobody knows any more whether a server takes a call.
+STARVED_S = 30.0
 # Pace, relative to what the settled limit needs; the longest gap, of which a refusal needs only a part.
 PACE, LONGEST_GAP_S = 2.0, 0.25
 # Share of the permits that is left to urgent calls until so long after the last; none of a few.
@@ -175,8 +177,11 @@ class ConcurrencyLimit:
 
     @property
     def starved(self) -> bool:
-        """Whether the server refuses even a single call."""
-        return self._hold_s > 0
+        """Whether the server refuses even a single call, as far as was tried lately.
+
+        Who left because of it has nothing to try with: after a while it is worth coming back.
+        """
+        return self._hold_s > 0 and self._clock() < self._refused_at + STARVED_S
 
     def try_acquire(self, urgent: bool = False) -> Permit | None:
         """Return a permit if one is free now; it must be handed back to `answered`, `refused` or `failed`."""
@@ -223,11 +228,6 @@ class ConcurrencyLimit:
                 self._end_probe(served, now)
             else:
                 self._lose(served, retry_after_s or 0.0, now)
-
-    def relieve(self) -> None:
-        """Note that the server took a call of which nothing is known here."""
-        with self._lock:
-            self._hold_s, self._hold_until = 0.0, -math.inf
 
     def failed(self, permit: Permit, timed_out: bool = False) -> None:
         """Note a call that ended otherwise. It says nothing, unless a whole limit of them ran out of time."""

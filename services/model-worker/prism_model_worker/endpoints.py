@@ -42,13 +42,8 @@ class Endpoint:
     ) -> None:
         self.url = url
         self.server = server
-        self._on_open = on_open
-        self.watch = ServerWatch(server, clock, self._opened, probe_deadline_s)
+        self.watch = ServerWatch(server, clock, on_open, probe_deadline_s)
         self.limit = ConcurrencyLimit(clock, cap)
-
-    def _opened(self) -> None:
-        self.limit.relieve()
-        self._on_open()
 
     @property
     def free_share(self) -> float:
@@ -247,15 +242,17 @@ class Endpoints:
             return None
         return "; ".join(f"{model}: {reason}" for model, reason in reasons)
 
-    def close_starved(self) -> None:
-        """Let a tiny call find out when a server that refuses even a single call takes one again."""
-        error = ServerAway("the model server is busy: it refuses even a single call", reason=AwayReason.BUSY)
-        with self._lock:
-            watched = list(self._watched)
-        for group, model in watched:
-            for one in group.endpoints:
-                if one.limit.starved and one.watch.may_call(model):
-                    one.watch.blame(model, error, needs_canary=True)
+    @property
+    def broken(self) -> BaseException | None:
+        """What ended a watch."""
+        return next((one.watch.broken for one in list(self._known.values()) if one.watch.broken), None)
+
+    def starved_reason(self) -> str | None:
+        """Return which servers refuse every single call, if none takes any."""
+        known = list(self._known.values())
+        if not known or not all(one.limit.starved for one in known):
+            return None
+        return "the model server is busy: it refuses even a single call"
 
     def urls(self) -> list[str]:
         """Return the servers' addresses."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 
 from prism.modelserver.errors import CallTimeout, ModelServerError, QuotaExhausted, ReplyTruncated, ServerAway
 from prism.modelserver.server import ChatMessage, ChatRequest, ModelDescription, ModelServer
@@ -47,12 +48,16 @@ class Gate:
     described_at: float = -1e9
     # Of the call that made a canary necessary: another context would reload the model.
     num_ctx: int = CANARY_CONTEXT
-    # The next canary's deadline; 0: that of a probe.
+    # The next canary's deadline; 0: that of a probe. One that may take longer has a thread of its own.
     canary_s: float = 0.0
+    probing: bool = False
 
 
 class ServerWatch:
-    """Probes closed gates, and open ones that have been quiet; runs in its own thread."""
+    """Probes closed gates, and open ones that have been quiet; runs in its own thread.
+
+    An error that nobody foresaw ends the process (`broken`), not in silence the thread.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class ServerWatch:
         on_open: Callable[[], None],
         probe_deadline_s: float,
     ) -> None:
+        self.broken: BaseException | None = None
         self._server = server
         self._clock = clock
         self._on_open = on_open
@@ -69,6 +75,7 @@ class ServerWatch:
         self._gates: dict[str, Gate] = {}
         self._stop = threading.Event()
         self._kick = threading.Event()
+        self._spawn: Callable[[Callable[[], None]], None] = _in_a_thread
         self._descriptions: dict[str, ModelDescription] = {}
         self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
 
@@ -157,13 +164,27 @@ class ServerWatch:
             gates = list(self._gates.items())
         for model, gate in gates:
             quiet = gate.reason is None and now - max(gate.answered_at, gate.probe_at) > QUIET_S
+            if gate.probing:
+                continue
             if quiet or (gate.reason is not None and now >= gate.probe_at):
-                self._probe(model, gate)
+                gate.probing = True
+                (self._spawn if gate.canary_s else _at_once)(partial(self._probe, model, gate))
             elif gate.reason is None and now - gate.described_at > DESCRIBE_S:
                 self._look_at(model, gate)
-        return min([FIRST_PAUSE_S, *(max(0.01, gate.probe_at - now) for _, gate in gates if gate.reason)])
+        due = (gate.probe_at - now for _, gate in gates if gate.reason is not None and not gate.probing)
+        return min([FIRST_PAUSE_S, *(max(0.01, one) for one in due)])
 
     def _probe(self, model: str, gate: Gate) -> None:
+        try:
+            self._ask(model, gate)
+        except BaseException as error:
+            self.broken = error
+            log.error("server_watch_broken", error=error)
+        finally:
+            gate.probing = False
+            self._kick.set()
+
+    def _ask(self, model: str, gate: Gate) -> None:
         try:
             self._server.assert_model(model)
             if gate.needs_canary:
@@ -218,6 +239,14 @@ class ServerWatch:
         except CallTimeout:
             gate.canary_s = min(2 * deadline_s, LONGEST_CANARY_S)
             raise
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    work()
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="canary", daemon=True).start()
 
 
 def _retry_after(error: ModelServerError) -> float:

@@ -17,7 +17,6 @@ from typing import cast
 
 from prism.annotation import Answer, Problem
 from prism.messages import Batch, RowReason
-from prism_model_worker.blame import Refusals
 from prism_model_worker.contexts import RunContext
 from prism_model_worker.endpoints import Lease, ServerGroup
 from prism_model_worker.requests.task import RequestTask
@@ -31,7 +30,6 @@ class Group:
     tries: int = 0
     repair: tuple[str, str] | None = None
     blamed_at: float | None = None
-    refusals: Refusals = field(default_factory=Refusals)
 
     def halves(self) -> list["Group"]:
         """Return the two halves of a group of two rows or more."""
@@ -57,6 +55,8 @@ class BatchTask:
     load_seconds: float = 0.0
     model_digest: str = ""
     repaired: bool = False
+    # In a row, for want of room.
+    refusals: int = 0
     cancelled: bool = False
     # What `sharing` knows of the rows: their contents, which are asked for here, and which elsewhere.
     keys: dict[int, bytes] = field(default_factory=dict)

@@ -62,6 +62,8 @@ MOST_IN_HAND = 4
 # A worker whose model server is gone keeps its partitions this long, then leaves them to others.
 LEAVE_AFTER_S = 15.0
 STOP_DRAIN_S = 22.0
+# In a row, of one batch: no row fails for them, and whoever looks is told.
+MANY_REFUSALS = 10
 # What is worked on alone, and has had no server for so long, lets the others go on.
 SET_ASIDE_S = 5.0
 # For results that are on their way, before a batch is worked on alone.
@@ -197,7 +199,11 @@ class Worker:
 
     def _check(self) -> None:
         self._producer_errors.check()
-        broken = self._callers.broken or (self._requests.broken if self._requests is not None else None)
+        broken = (
+            self._callers.broken
+            or self._endpoints.broken
+            or (self._requests.broken if self._requests is not None else None)
+        )
         if broken is not None:
             raise broken
         self._readiness.set("broker", not self._table.broker_away, "no Kafka broker answers")
@@ -297,7 +303,11 @@ class Worker:
 
     def _is_suspect(self, task: BatchTask) -> bool:
         """Whether a batch is to be worked on alone, and can be: a server of its model is up."""
-        return self._is_careful(task) and (task.needs_no_call or task.servers.may_call(task.model))
+        if not self._is_careful(task) or not (task.needs_no_call or task.servers.may_call(task.model)):
+            return False
+        # A partition has one name to remember: that of the one that was set aside.
+        aside = [place for place in self._set_aside if place[0] == task.partition]
+        return not aside or task.place in aside
 
     def _dispatch(self) -> None:
         if self._careful is not None and self._unnamed:
@@ -372,6 +382,7 @@ class Worker:
         known = self._set_aside.pop(task.place, None)
         if known is not None:
             self._careful = known
+            held.suspect(known.named)
             self._name_and_ask(known)
             return
         self._backlog.extend(self._sharing.abandon(task))
@@ -495,8 +506,7 @@ class Worker:
         metrics.LIMIT.set(self._endpoints.limit)
         # One more to watch the clock, one that is on its way back with a reply.
         self._callers.grow_to(self._limit + 2)
-        self._endpoints.close_starved()
-        reason = self._endpoints.closed_reason()
+        reason = self._away_reason()
         self._readiness.set("model server", reason is None, reason or "")
         now = self._clock()
         if reason is None:
@@ -515,6 +525,9 @@ class Worker:
         """Most calls at once now: what the servers take, and what is allowed."""
         return min(self._endpoints.limit, self._most_calls)
 
+    def _away_reason(self) -> str | None:
+        return self._endpoints.closed_reason() or self._endpoints.starved_reason()
+
     def _span(self) -> int:
         """Return the offsets of one partition that may be in hand, rounded up: it is told with commits."""
         return 1 << (2 * (self._endpoints.limit + SPARE) - 1).bit_length()
@@ -524,14 +537,16 @@ class Worker:
     def _heartbeat_if_due(self) -> None:
         if self._clock() >= self._heartbeat_due:
             self._heartbeat_due = self._clock() + HEARTBEAT_SECONDS
-            away = self._endpoints.closed_reason()
+            away = self._away_reason()
             self._heartbeat(WorkerState.WAITING if away else WorkerState.RUNNING, away)
 
     def _waiting_runs(self) -> dict[str, str]:
-        """Return the runs in hand whose model answers nowhere, and why."""
+        """Return the runs in hand of which something gets no answer anywhere, and why."""
         contexts = {task.batch.run_id: task.context for task in self._open.values()}
         reasons = {run_id: one.servers.closed_reason(one.model) for run_id, one in contexts.items()}
-        return {run_id: reason for run_id, reason in reasons.items() if reason is not None}
+        waiting = {run_id: reason for run_id, reason in reasons.items() if reason is not None}
+        refused = (task.batch.run_id for task in self._open.values() if task.refusals >= MANY_REFUSALS)
+        return dict.fromkeys(refused, "the model server refuses a call again and again") | waiting
 
     def _heartbeat(self, state: WorkerState, reason: str | None) -> None:
         in_flight = [task.batch.id for task in self._open.values()]

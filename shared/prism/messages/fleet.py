@@ -37,7 +37,7 @@ class Heartbeat(Message):
     model_server: str = ""
     limit: int = Field(0, description="most calls at once")
     in_flight: list[str] = Field(default=[], description="batch ids; see batch.batch_id")
-    waiting: dict[str, str] = Field({}, description="runs in hand whose model answers nowhere, and why")
+    waiting: dict[str, str] = Field({}, description="runs in hand of which something gets no answer, and why")
     partitions: list[int] = []
     started_at: str = ""
     updated_at: str = ""

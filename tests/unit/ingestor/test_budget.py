@@ -18,7 +18,9 @@ def meter(entry: dict[str, object] | None = None, **budget: str) -> Meter:
 
 
 def progress(prompt: int, completion: int, calls: int = 10_000) -> Progress:
-    return Progress(run_id="r", calls=calls, prompt_tokens=prompt, completion_tokens=completion)
+    return Progress(
+        run_id="r", calls=calls, rows_ok=calls, prompt_tokens=prompt, completion_tokens=completion
+    )
 
 
 def feed(one: Meter, batches: list[bool], cost: int, window: int) -> tuple[int, int]:
@@ -33,6 +35,13 @@ def feed(one: Meter, batches: list[bool], cost: int, window: int) -> tuple[int, 
         else:
             break
     return fed, sum(batches[:fed]) * cost
+
+
+def test_rows_that_fail_before_a_token_is_counted_stop_nothing() -> None:
+    one = meter(tokens="1000")
+    failed = Progress(run_id="r", calls=96, rows_failed=80)
+    assert one.allows(failed, FIRST_BATCHES, 0)
+    assert not one.allows(failed, FIRST_BATCHES, FIRST_BATCHES)
 
 
 def test_without_a_budget_everything_is_fed() -> None:

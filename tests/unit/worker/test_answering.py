@@ -26,9 +26,10 @@ from prism.modelserver.errors import (
 )
 from prism.modelserver.server import ChatRequest
 from prism_model_worker.answering import Deadlines
-from prism_model_worker.blame import MOST_REFUSALS, is_refusal
+from prism_model_worker.blame import is_refusal
 from prism_model_worker.results import result_of
 from prism_model_worker.tasks import BatchTask
+from prism_model_worker.worker import MANY_REFUSALS
 from tests.unit.worker.world import MODEL, Bench, context, reply, task
 
 AWAY: list[ModelServerError] = [
@@ -247,18 +248,20 @@ def test_a_row_that_breaks_a_healthy_server_fails_alone(error: ModelServerError,
 
 
 @pytest.mark.promise(9)
-def test_a_row_that_alone_is_refused_while_others_are_answered_fails_alone() -> None:
-    # As a service mesh says it where the prompt ends the server's process.
+def test_a_row_that_is_refused_for_ever_waits_and_can_be_told() -> None:
+    # As a service mesh says it where the prompt ends the server's process; or a server that is just busy.
     error = ServerAway("HTTP 503", reason=AwayReason.BUSY)
     bench = Bench(lambda ids, _: error if "id2" in ids else reply(ids))
-    work, steps = task(4), 0
-    while not work.done and steps < 500:
-        pause_s = bench.step(work)
-        bench.clock.now += pause_s
+    work = task(4)
+    for _ in range(MANY_REFUSALS):
+        bench.step(work)
         bench.watch.answered(MODEL)
-        steps += 1
-    assert reasons(work) == {f"id{n}": "ok" for n in range(4)} | {"id2": RowReason.MODEL_ERROR}
-    assert steps > 3 * MOST_REFUSALS  # one that is refused now and then is not to blame
+    assert not work.outcomes
+    assert work.refusals == MANY_REFUSALS
+    bench.server.script = lambda ids, _: reply(ids)
+    bench.answer(work)
+    assert all_ok(work)
+    assert work.refusals == 0
 
 
 def test_a_call_that_reached_nobody_is_not_counted() -> None:

@@ -13,6 +13,7 @@ from prism.modelserver.errors import AwayReason, ModelServerError, ServerAway
 from prism.runs.catalogue import ModelEntry, entry_of
 from prism_model_worker import server_watch
 from prism_model_worker.__main__ import connector
+from prism_model_worker.concurrency import STARVED_S
 from prism_model_worker.contexts import RunContext
 from prism_model_worker.endpoints import Endpoints
 from prism_model_worker.holdings import Holdings
@@ -118,7 +119,7 @@ def test_no_runs_entry_ends_the_owner_thread(endpoints: Endpoints) -> None:
 
 @pytest.mark.usefixtures("endpoints")  # no watch runs by itself
 @pytest.mark.promise(10)
-def test_a_server_that_refuses_a_single_call_is_asked_until_it_takes_one() -> None:
+def test_a_server_that_refuses_a_single_call_is_tried_again_after_a_while() -> None:
     bench = Bench()
     known = Endpoints(lambda _: [("", bench.server)], bench.clock, lambda: None, 5.0, None)
     group = known.group(ModelEntry.model_construct(name=MODEL))
@@ -128,16 +129,28 @@ def test_a_server_that_refuses_a_single_call_is_asked_until_it_takes_one() -> No
     lease = group.acquire(MODEL)
     assert lease is not None
     lease.failed(ServerAway("HTTP 503", reason=AwayReason.BUSY))
-    bench.server.mute = ServerAway("HTTP 503", reason=AwayReason.BUSY)
-    for _ in range(3):
-        known.close_starved()
-        assert "refuses even a single call" in (known.closed_reason() or "") or bench.server.canaries
-        bench.clock.now += 10
-        one.watch._probe_due()
-        assert group.acquire(MODEL) is None
-    bench.server.mute = None
+    assert "refuses even a single call" in (known.starved_reason() or "")
+    # Who left because of it makes no call that could end it.
+    bench.clock.now += STARVED_S
+    assert known.starved_reason() is None
+    again = group.acquire(MODEL)
+    assert again is not None
+    again.failed(ServerAway("HTTP 503", reason=AwayReason.BUSY))
+    assert known.starved_reason() is not None
     bench.clock.now += 10
+    last = group.acquire(MODEL)
+    assert last is not None
+    last.answered(1)
+    assert known.starved_reason() is None
+
+
+@pytest.mark.usefixtures("endpoints")
+def test_what_nobody_foresaw_ends_no_watch_in_silence() -> None:
+    bench = Bench()
+    known = Endpoints(lambda _: [("", bench.server)], bench.clock, lambda: None, 5.0, None)
+    group = known.group(ModelEntry.model_construct(name=MODEL))
+    (one,) = group.endpoints
+    bench.server.assert_model = lambda _: 1 / 0  # type: ignore[method-assign, assignment]
+    one.watch.watch(MODEL)
     one.watch._probe_due()
-    known.close_starved()
-    assert known.closed_reason() is None
-    assert group.acquire(MODEL) is not None
+    assert isinstance(known.broken, ZeroDivisionError)

@@ -1,5 +1,6 @@
 """Gates: when calls are let through, and who opens them again."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -127,6 +128,24 @@ def test_a_canary_waits_until_a_model_is_loaded_that_is_given_up_when_nobody_wai
     bench.watch.blame(MODEL, CallFailed("HTTP 500"), needs_canary=True)
     bench.probe()
     assert deadlines == [5, 10, 20, 40, 5]
+
+
+@pytest.mark.promise(9)
+def test_a_model_that_is_long_in_loading_holds_no_other_up() -> None:
+    bench = Bench()
+    waiting: list[Callable[[], None]] = []
+    bench.watch._spawn = waiting.append
+    bench.server.mute = CallTimeout("no whole answer")
+    bench.watch.blame(MODEL, CallFailed("HTTP 500"), needs_canary=True)
+    bench.probe()
+    bench.watch.watch("other")
+    for _ in range(3):
+        bench.probe()
+    assert bench.watch.may_call("other")
+    assert (len(waiting), bench.server.canaries) == (1, 1)
+    bench.server.mute = None
+    waiting.pop()()
+    assert bench.watch.may_call(MODEL)
 
 
 def test_pauses_grow_and_end() -> None:

@@ -163,6 +163,7 @@ class Bench:
         self.endpoint = Endpoint("", self.server, self.clock, self._on_open, 5.0, None)
         self.servers = Servers(self.endpoint)
         self.watch = self.endpoint.watch
+        self.watch._spawn = lambda work: work()
         self.watch.watch(MODEL)
         self.watch._probe_due()
         self.answerer = Answerer(Deadlines(60.0), self.clock, lambda: jitter)

@@ -117,8 +117,6 @@ class RequestAnswerer:
             return 0.0
         answered_since = partial(lease.watch.answered_since, task.model)
         if is_refusal(error):
-            if task.refusals.are_its_own(self._clock(), answered_since):
-                task.fail(*_UNANSWERABLE)
             return 0.0
         if isinstance(error, CallTimeout) and task.request.is_late(self._now()):
             task.fail(*_LATE)  # its own deadline was the call's: that says nothing of the server

@@ -118,6 +118,8 @@ class RequestLane:
         self._failed: queue.SimpleQueue[tuple[RequestTask, Callable[[], None]]] = queue.SimpleQueue()
         self._suspects: list[tuple[Record, int]] = []
         self._alone: tuple[int, int, int] | None = None
+        # The one that must be alone, while its model has no server.
+        self._withdrawn: RequestTask | None = None
         self._late_at = 0.0
         self._stop = threading.Event()
         admin = kafka.admin()
@@ -363,11 +365,11 @@ class RequestLane:
             self._tasks.free(Lane.REQUESTS)
             return
         if not self._servers.may_call(self._settings.model):
-            # Nothing is asked of it now: the batches of other models need not wait.
-            self._tasks.free(Lane.REQUESTS)
+            self._withdraw()
+            if self._withdrawn is not None and self._withdrawn.needs_no_call:
+                self._put_withdrawn()
             return
-        if self._alone is not None:
-            self._tasks.reserve(Lane.REQUESTS)
+        self._put_withdrawn()
         others = len(self._open) - len(self._suspects)
         if self._alone is not None or others or not self._tasks.reserve(Lane.REQUESTS):
             return
@@ -391,6 +393,20 @@ class RequestLane:
         else:
             self._give_up(record, epoch)
 
+    def _withdraw(self) -> None:
+        """Let the batches of other models go on while the one that must be alone has no server."""
+        if self._alone is not None and self._withdrawn is None:
+            waiting = self._tasks.discard_requests(self._alone[0])
+            if not waiting:
+                return  # it is being asked, or made ready
+            self._withdrawn = waiting[0]
+        self._tasks.free(Lane.REQUESTS)
+
+    def _put_withdrawn(self) -> None:
+        if self._withdrawn is not None and self._tasks.reserve(Lane.REQUESTS):
+            self._tasks.put(self._withdrawn)
+            self._withdrawn = None
+
     def _give_up(self, record: Record, epoch: int) -> None:
         """Answer a request that has killed its workers without touching what is in it more than needed."""
         done = partial(self._settled.put, (record.partition, epoch, record.offset))
@@ -408,7 +424,7 @@ class RequestLane:
             self._tasks.discard_requests(partition)
         self._suspects = [one for one in self._suspects if one[0].partition not in partitions]
         if self._alone is not None and self._alone[0] in partitions:
-            self._alone = None
+            self._alone = self._withdrawn = None
         self._open = {place: size for place, size in self._open.items() if place[0] not in partitions}
 
     def _drain(self, partitions: list[int]) -> None:

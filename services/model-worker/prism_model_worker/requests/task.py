@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prism.kafka.records import Record
-from prism_model_worker.blame import Refusals
 from prism_model_worker.endpoints import ServerGroup
 from prism_model_worker.photos.photo import Photo
 from prism_model_worker.requests.request import Request
@@ -41,7 +40,6 @@ class RequestTask:
     repair: tuple[str, str] | None = None
     repaired: bool = False
     blamed_at: float | None = None
-    refusals: Refusals = field(default_factory=Refusals)
     answer: str | None = None
     failure: Failure | None = None
 

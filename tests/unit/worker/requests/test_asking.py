@@ -8,7 +8,6 @@ from confluent_kafka import Message
 from prism.kafka.records import Record
 from prism.modelserver.errors import AccessRefused, AwayReason, CallFailed, ModelServerError, ServerAway
 from prism.modelserver.server import ChatReply, ChatRequest
-from prism_model_worker.blame import MOST_REFUSALS
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.requests.asking import RequestAnswerer
 from prism_model_worker.requests.parsing import parse
@@ -87,14 +86,10 @@ def test_an_outage_fails_no_request(error: ModelServerError) -> None:
 
 
 @pytest.mark.promise(9)
-@pytest.mark.parametrize("others", [True, False])
-def test_a_request_that_alone_is_refused_again_and_again_is_told_so(others: bool) -> None:
-    asked = Asked(ServerAway("HTTP 503", reason=AwayReason.BUSY))
-    for _ in range(3 * MOST_REFUSALS):
-        if others:
-            asked.bench.watch.answered(MODEL)
-        if not asked.task.done:
-            pause_s = asked.step()
-            asked.bench.clock.now += pause_s
-    assert asked.code == ("model_error" if others else None)
-    assert asked.calls == (MOST_REFUSALS if others else 3 * MOST_REFUSALS)
+def test_a_request_for_which_there_is_no_room_waits() -> None:
+    asked = Asked(ServerAway("HTTP 429", reason=AwayReason.BUSY))
+    for _ in range(50):
+        asked.step()
+        asked.bench.watch.answered(MODEL)
+    assert asked.code is None
+    assert asked.bench.watch.may_call(MODEL)
