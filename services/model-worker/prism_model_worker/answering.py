@@ -153,14 +153,15 @@ class Answerer:
         metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         reason = next((reason for kind, reason in _ROW_REASONS if isinstance(error, kind)), None)
         reason = reason or outage_reason(error)
-        task.refusals = task.refusals + 1 if is_refusal(error) else 0
+        refused = is_refusal(error)
+        task.refusals = task.refusals + 1 if refused else 0
         task.calls -= reached_no_model(error)
         if reason is None or (
             is_ambiguous(error) and not self._row_is_to_blame(task, group, error, started, lease)
         ):
             # Not the row's fault: back to the front as it was.
             task.pending.appendleft(group)
-            if not is_refusal(error):  # want of room is the limit's to deal with: no gate closes
+            if not refused:  # want of room is the limit's to deal with: no gate closes
                 group.blamed_at = self._clock()
                 lease.close_gate(error, reason is not None, task.context.num_ctx)
             return 0.0

@@ -72,7 +72,8 @@ class Callers:
                 group = task.pending[0]
                 delay_s = self._answerer.step(task, lease)
                 refused = bool(task.pending) and task.pending[0] is group
-                self._settle(task, group)
+                if not task.done:  # what is finished is settled as a whole
+                    self._settle(task, group)
                 stops = delay_s or refused or task.done or self._tasks.requests_wait()
                 lease = None if stops else task.servers.acquire(task.model)
         if lease is not None:
@@ -89,5 +90,5 @@ class Callers:
     def _settle(self, task: BatchTask, group: Group) -> None:
         """Hand over what a step has answered: others may wait for it, and the task may take long."""
         rows = RowOutcomes.of(task, group.indices)
-        if rows.outcomes and not task.done:
+        if rows.outcomes:
             self.settled.put(rows)

@@ -317,11 +317,12 @@ class Worker:
             return
         if not any(self._is_suspect(task) for task in self._backlog):
             self._tasks.free(Lane.BATCHES)
-            # A suspect whose server is away holds up its own partition, and nobody else's work.
-            ready = [task for task in self._backlog if not self._is_careful(task)]
-            self._backlog = deque(task for task in self._backlog if self._is_careful(task))
-            for task in ready:
-                self._route(task)
+            for _ in range(len(self._backlog)):
+                task = self._backlog.popleft()
+                if self._is_careful(task):
+                    self._backlog.append(task)  # its server is away: that holds up its own partition alone
+                else:
+                    self._route(task)
             return
         self._recalled()
         if self._tasks.reserve(Lane.BATCHES):

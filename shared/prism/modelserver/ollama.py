@@ -11,7 +11,6 @@ An image for a model without eyes is ignored in silence, under 200: `describe` t
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from prism.modelserver import errors
@@ -86,9 +85,7 @@ class Ollama:
         )
 
     def chat(self, request: ChatRequest) -> ChatReply:
-        if request.keep_alive is None:
-            request = replace(request, keep_alive=self._keep_alive)
-        path, body = "/api/chat", encode(_chat_body(request))
+        path, body = "/api/chat", encode(_chat_body(request, self._keep_alive))
         reply = self._call("POST", path, body, request.deadline_s, request.model)
         local = not (self._in_cloud or reply.get("remote_host") or is_cloud(request.model))
         return _chat_reply(reply, request, local, self.base_url + path)
@@ -136,7 +133,7 @@ class Ollama:
         return checked(answer, Question(self.base_url + path, model, self._advice))
 
 
-def _chat_body(request: ChatRequest) -> dict[str, Any]:
+def _chat_body(request: ChatRequest, keep_alive: str | int | None) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": request.model,
         "messages": [
@@ -155,7 +152,7 @@ def _chat_body(request: ChatRequest) -> dict[str, Any]:
     }
     optional = {
         "format": request.schema,
-        "keep_alive": request.keep_alive,
+        "keep_alive": keep_alive if request.keep_alive is None else request.keep_alive,
         "think": request.think,
         "logprobs": request.logprobs or None,
     }

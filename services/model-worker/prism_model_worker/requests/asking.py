@@ -121,18 +121,18 @@ class RequestAnswerer:
         if isinstance(error, CallTimeout) and task.request.is_late(self._now()):
             task.fail(*_LATE)  # its own deadline was the call's: that says nothing of the server
             return 0.0
-        now, outage = self._clock(), outage_reason(error) is not None
+        now, ambiguous, outage = self._clock(), is_ambiguous(error), outage_reason(error) is not None
         first = task.blamed_at is None
         repeated = task.blamed_at is not None and answered_since(task.blamed_at)
-        if is_ambiguous(error) and (repeated or (task.tries == 0 and not outage)):
+        if ambiguous and (repeated or (task.tries == 0 and not outage)):
             self._count(task, MOST_FAILURES, *_UNANSWERABLE)
         if task.done:
             return 0.0
         task.blamed_at = now
-        if first and is_ambiguous(error) and not outage and answered_since(now - RECENT_S):
+        if first and ambiguous and not outage and answered_since(now - RECENT_S):
             # One user's requests close no gate for all: whether others are answered still shows soon.
             return SECOND_LOOK_S
-        lease.close_gate(error, is_ambiguous(error), task.num_ctx)
+        lease.close_gate(error, ambiguous, task.num_ctx)
         return 0.0
 
     def _count(self, task: RequestTask, most: int, code: str, message: str) -> None:
