@@ -47,7 +47,9 @@ class Question:
         return [Mention(None, "", self.photo.sentence if self.photo else self._last())]
 
     def _last(self) -> str:
-        return self.prompts[-1].strip() if self.prompts else ""
+        """The last prompt, without lines of nothing but `═`: those frame it."""
+        lines = self.prompts[-1].splitlines() if self.prompts else []
+        return "\n".join(line for line in lines if not line or line.strip("═")).strip()
 
 
 @dataclass(frozen=True, slots=True)

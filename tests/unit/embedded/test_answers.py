@@ -123,6 +123,12 @@ def test_every_type_of_a_schema_is_filled() -> None:
     assert (found["kind"], found["none"], found["level"]) == ("text", None, 1)
 
 
+def test_what_frames_a_question_is_no_part_of_it() -> None:
+    question = Question([f"{RULER}\nI love it. And you?\n{RULER}"], None)
+    assert answer(question, question.mentions()).text == "The text is positive: I love it."
+    assert Question([f"{RULER}\nOne.\n\nTwo.\n{RULER}"]).mentions()[0].content == "One.\n\nTwo."
+
+
 def test_a_photo_is_described_by_its_facts() -> None:
     photo = PhotoFacts("JPEG", 640, 480, (40, 60, 180), "blue")
     properties = {
