@@ -1,23 +1,26 @@
 """Job files: what is to be done with the rows of a CSV.
 
-Every scalar of the YAML is read as text and given its type by the model here, so that YAML's own
-ideas (`NO` = false, `1.10` = 1.1, `010` = 8) cannot change a value, and no tag can build an object.
+Every scalar of the YAML is read as text (`marked_yaml`) and given its type by the model here. A key that is
+none is refused in a file, with its line and the nearest right name: a misspelt key would do nothing, in
+silence. In a run's record it is ignored: a newer ingestor may know it.
 """
 
+import difflib
+from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from prism.runs import marked_yaml
+from prism.runs.marked_yaml import MarkedYaml, YamlRefused
 from prism.runs.naming import PatternRefused, check_pattern
 
 # As YAML 1.2 writes "no value".
 _NOTHING = ("", "~", "null", "Null", "NULL")
 MAX_JOB_BYTES = 100_000
-MAX_NODES = 10_000
-MAX_DEPTH = 20
 
 
 class JobRefused(Exception):
@@ -43,6 +46,7 @@ class Project(_Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     version: str = Field("v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+    description: str = Field("", max_length=2000, description="for people")
 
 
 class Model(_Section):
@@ -54,9 +58,49 @@ class Model(_Section):
     delay: float = Field(1.0, ge=0, le=600, description="seconds before the second try; doubles, with jitter")
 
 
+class InputFile(_Section):
+    """One file of a run."""
+
+    path: str = Field(min_length=1, max_length=4096, description="relative to the job file's folder")
+    label: str | None = Field(None, max_length=255, description="its name in the output; none: the file's")
+
+
+class RowRange(_Section):
+    """Rows of a file by their number, from 1, both ends included."""
+
+    start: int = Field(ge=1)
+    end: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _forward(self) -> "RowRange":
+        if self.end < self.start:
+            raise ValueError(f"ends at {self.end}, before its start at {self.start}")
+        return self
+
+
+class Parallelization(_Section):
+    """How many workers a local fleet has for it, and which rows they take."""
+
+    enabled: bool = Field(True, description="no: one worker, one call at a time")
+    workers: int | None = Field(None, ge=1, le=256, description="of a fleet that the run brings up")
+    split_strategy: Literal["auto", "manual"] = Field("auto", description="manual: the rows of manual_ranges")
+    manual_ranges: list[RowRange] = Field([], max_length=1000)
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Parallelization":
+        ordered = sorted(self.manual_ranges, key=lambda one: one.start)
+        for before, after in pairwise(ordered):
+            if after.start <= before.end:
+                raise ValueError(f"manual_ranges: row {after.start} stands in two of them")
+        if self.split_strategy == "manual" and not ordered:
+            raise ValueError("split_strategy is manual, and manual_ranges is empty")
+        return self
+
+
 class Checkpoints(_Section):
     """Part files while the run goes on."""
 
+    directory: str = Field("checkpoints", max_length=4096)
     interval: int = Field(1000, ge=1, description="rows per part file")
     cleanup_after_merge: bool = False
 
@@ -64,6 +108,7 @@ class Checkpoints(_Section):
 class Output(_Section):
     """The published file."""
 
+    directory: str = Field("output", max_length=4096)
     naming_pattern: str = "{run_id}_{label}"
     checkpoints: Checkpoints = Checkpoints()
 
@@ -77,9 +122,29 @@ class Output(_Section):
         return pattern
 
 
+class ErrorHandling(_Section):
+    """What becomes of what fails."""
+
+    strategy: Literal["continue_and_report", "stop"] = Field(
+        "continue_and_report", description="stop: the run ends with its first failed row"
+    )
+    max_worker_retries: int = Field(2, ge=0, le=100, description="starts of a worker that dies")
+    save_failed_ranges: bool = True
+    prompt_on_failure: bool = Field(True, description="ask on a terminal what to do with failed rows")
+
+
+class Monitoring(_Section):
+    """What is shown and written while a run goes on."""
+
+    status_dir: str = Field("status", max_length=4096)
+    logs_dir: str = Field("logs", max_length=4096)
+    dashboard_refresh: float = Field(5.0, gt=0, le=3600, description="seconds")
+
+
 class Merge(_Section):
     """When and in which order the output is published."""
 
+    auto_merge: bool = Field(True, description="no: the output waits for `prism merge`")
     condition: Literal["all_success", "any_success", "always"] = "all_success"
     sort_by: str | None = Field(None, description="a column of the input; none: the input's order")
     max_failed: str | None = Field(
@@ -122,24 +187,21 @@ class Job(_Section):
 
     project: Project = Project()
     model: Model = Model()
+    input_queue: list[InputFile] = Field([], max_length=1000)
+    parallelization: Parallelization = Parallelization()
     output: Output = Output()
+    error_handling: ErrorHandling = ErrorHandling()
     merge: Merge = Merge()
     prompts: Prompts = Prompts()
+    monitoring: Monitoring = Monitoring()
     table: Table = Table()
     budget: Budget = Budget()
     dedupe: bool = Field(True, description="rows that say the same are asked once")
 
 
 def parse_job(fields: Any, where: str = "job") -> Job:
-    """Return the job in a mapping. Raise JobRefused with the first wrong key."""
-    if not isinstance(fields, dict):
-        raise JobRefused(f"{where}: a job file is a mapping of sections (project, model, …)")
-    try:
-        return Job.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(step) for step in first["loc"])
-        raise JobRefused(f"{where}: {key}: {first['msg']} (it is {first['input']!r:.80})") from None
+    """Return the job in a mapping; what is no key is ignored. Raise JobRefused with the first wrong value."""
+    return _parsed(MarkedYaml(fields), where)
 
 
 def read_job(path: Path) -> tuple[Job, dict[str, Any]]:
@@ -153,11 +215,65 @@ def read_job(path: Path) -> tuple[Job, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise JobRefused(f"{path.name}: cannot be read: {error}") from None
     try:
-        fields = yaml.load(text, Loader=yaml.BaseLoader)  # BaseLoader makes text only
-        _count_nodes(fields, 0, 0)
-    except (yaml.YAMLError, RecursionError, UnicodeEncodeError) as error:
-        raise JobRefused(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
-    return parse_job(fields or {}, path.name), dict(fields or {})
+        found = marked_yaml.load(text)
+    except YamlRefused as error:
+        raise JobRefused(f"{_place(path.name, error.line)}: {error}") from None
+    if _is_nothing(found.value):
+        found.value = {}
+    job = _parsed(found, path.name)
+    for keys, known in _unknown(found.value, Job, ()):
+        raise JobRefused(f"{_place(path.name, found.line(keys))}: {_dotted(keys)}: {_advice(keys, known)}")
+    return job, found.value
+
+
+def _parsed(found: MarkedYaml, where: str) -> Job:
+    if not isinstance(found.value, dict):
+        raise JobRefused(f"{where}: a job file is a mapping of sections (project, model, …)")
+    try:
+        return Job.model_validate(found.value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = _place(where, found.line(first["loc"]))
+        what = f"{first['msg']} (it is {first['input']!r:.80})"
+        raise JobRefused(f"{place}: {_dotted(first['loc'])}: {what}") from None
+
+
+def _place(where: str, line: int) -> str:
+    return f"{where}, line {line}" if line else where
+
+
+def _dotted(keys: tuple[str | int, ...]) -> str:
+    return f"{'.'.join(map(str, keys))!s:.100}"
+
+
+def _advice(keys: tuple[str | int, ...], known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(str(keys[-1]), known, n=1)
+    return f"no such key; {f'did you mean {near[0]}?' if near else 'there are: ' + ', '.join(known)}"
+
+
+def _unknown(
+    fields: Any, section: type[BaseModel], above: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], tuple[str, ...]]]:
+    """Yield the paths of keys that are none, each with those that its section has."""
+    if not isinstance(fields, dict):
+        return
+    for key, value in fields.items():
+        path = (*above, key)
+        if key not in section.model_fields:
+            yield path, tuple(section.model_fields)
+            continue
+        inner = _section_of(section.model_fields[key].annotation)
+        for number, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if inner is not None:
+                yield from _unknown(item, inner, path if number is None else (*path, number))
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, one or a list of them."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def _read_text(path: Path) -> str:
@@ -170,19 +286,3 @@ def _read_text(path: Path) -> str:
 
 def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value in _NOTHING)
-
-
-def _count_nodes(value: Any, nodes: int, depth: int) -> int:
-    """Count what a file unfolds to: an alias of an alias of an alias can make gigabytes of a kilobyte."""
-    nodes += 1
-    if nodes > MAX_NODES or depth > MAX_DEPTH:
-        raise yaml.YAMLError(f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}")
-    if isinstance(value, str):
-        nodes += len(value.encode()) // 100
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            nodes = _count_nodes(item, _count_nodes(key, nodes, depth + 1), depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            nodes = _count_nodes(item, nodes, depth + 1)
-    return nodes

@@ -113,9 +113,13 @@ def test_yamls_traps(tmp_path: Path, text: str, name: str, value: object) -> Non
         ('table: {delimiter: "\\0"}', "table.delimiter"),
         ("a: [b", "not YAML"),
         ("a: !!python/object/apply:os.system [id]\nb: c: d", "not YAML"),
-        ("? [a]\n: b", "not YAML"),
+        ("? [a]\n: b", "line 1: a key is a list"),
+        (
+            "model: {batch_size: 5}\nmerge:\n  sort_by: a\n  sort_by: b",
+            "line 4: the key 'sort_by' stands twice",
+        ),
         ("[" * 5000, "not YAML"),
-        ("a: &a [*a]", "not YAML"),
+        ("a: &a [*a]", "nested deeper than"),
         ('a: "\\ud800"', "not YAML"),
         (b"\xff\xfe", "cannot be read"),
         (b"a: \x00", "not YAML"),
@@ -133,15 +137,55 @@ def test_what_is_refused_is_refused_in_one_line(tmp_path: Path, text: str | byte
 def test_a_kilobyte_that_unfolds_to_a_gigabyte_is_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
-    with pytest.raises(JobRefused, match="not YAML"):
+    with pytest.raises(JobRefused, match="more than 10000 values"):
         read_job(written(tmp_path, "\n".join(lines)))
-    with pytest.raises(JobRefused, match="not YAML"):
+    with pytest.raises(JobRefused, match="more than 10000 values"):
         read_job(written(tmp_path, f"a: &a {'x' * 50_000}\nb: [{', '.join(['*a'] * 1000)}]"))
 
 
 def test_a_tag_builds_no_object(tmp_path: Path) -> None:
-    _, fields = read_job(written(tmp_path, "x: !!python/object/apply:os.getcwd []\n"))
-    assert fields == {"x": []}
+    _, fields = read_job(written(tmp_path, "input_queue: !!python/object/apply:os.getcwd []\n"))
+    assert fields == {"input_queue": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (
+            "model:\n  batchsize: 5",
+            "job.yaml, line 2: model.batchsize: no such key; did you mean batch_size?",
+        ),
+        ("modell: {}", "job.yaml, line 1: modell: no such key; did you mean model?"),
+        (
+            "output:\n  checkpoints:\n    intervall: 5",
+            "line 3: output.checkpoints.intervall: no such key; did",
+        ),
+        (
+            "input_queue:\n  - path: a.csv\n  - path: b.csv\n    lable: b",
+            "line 4: input_queue.1.lable: no such key; did you mean label?",
+        ),
+        ("merge: {zzz: 1}", "merge.zzz: no such key; there are: auto_merge, condition, sort_by, max_failed"),
+        ("model:\n  name: m\n  batch_size: many", "job.yaml, line 3: model.batch_size: "),
+        ("input_queue:\n  - label: a", "job.yaml, line 2: input_queue.0.path: Field required"),
+        (
+            "parallelization:\n  manual_ranges:\n    - {start: 1, end: 5}\n    - {start: 5, end: 9}",
+            "line 1: parallelization: Value error, manual_ranges: row 5 stands in two of them",
+        ),
+        ("parallelization: {manual_ranges: [{start: 3, end: 2}]}", "ends at 2, before its start at 3"),
+        ("parallelization: {split_strategy: manual}", "manual_ranges is empty"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line_and_what_would_be_right(
+    tmp_path: Path, text: str, what: str
+) -> None:
+    with pytest.raises(JobRefused) as refused:
+        read_job(written(tmp_path, text))
+    assert what in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_record_may_have_keys_that_only_a_newer_ingestor_knows() -> None:
+    assert parse_job({"model": {"temper": "1"}, "later": {}}) == Job()
 
 
 def test_a_job_that_is_not_there_is_named(tmp_path: Path) -> None:
