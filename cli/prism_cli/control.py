@@ -51,6 +51,8 @@ def obeyed(wanted: CommandName, state: RunState) -> bool:
             return not state.ended and state is not RunState.PAUSED
         case CommandName.CANCEL:
             return state is RunState.CANCELLED
+        case CommandName.MERGE:
+            return state in (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
 
 
 def send(connection: Connection, run_id: str, wanted: CommandName) -> None:

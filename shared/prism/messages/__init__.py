@@ -6,8 +6,8 @@ Comes in: nothing. Goes out: models that every process parses and writes, and th
 
 from prism.messages.base import SCHEMA_VERSION, BadMessage, Message
 from prism.messages.batch import Batch, BatchRow, Result, ResultRow, Usage, batch_id
-from prism.messages.fleet import Command, CommandName, Heartbeat, OutputPublished, WorkerState
-from prism.messages.intake import Reference
+from prism.messages.fleet import Command, CommandName, Heartbeat, OutputPublished, RunShare, WorkerState
+from prism.messages.intake import Reference, RequestedFile, RunRequest
 from prism.messages.progress import FileProgress, MergeState, OutputFile, Progress
 from prism.messages.reasons import FileReason, MessageReason, RowReason
 from prism.messages.run import (
@@ -25,6 +25,7 @@ from prism.messages.topics import Topics, TopicSpec
 
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Reference,
+    RunRequest,
     RunRecord,
     Cursor,
     Batch,
@@ -57,11 +58,14 @@ __all__ = [
     "OutputPublished",
     "Progress",
     "Reference",
+    "RequestedFile",
     "Result",
     "ResultRow",
     "RowReason",
     "RunFile",
     "RunRecord",
+    "RunRequest",
+    "RunShare",
     "RunState",
     "TopicSpec",
     "Topics",

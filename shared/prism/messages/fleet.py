@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from prism.messages.base import Message
+from prism.messages.base import Message, Part
 
 HEARTBEAT_SECONDS = 1.0
 HEARTBEAT_EXPIRY_SECONDS = 6.0
@@ -24,6 +24,17 @@ class WorkerState(StrEnum):
     WAITING = "waiting"
     DRAINING = "draining"
     STOPPED = "stopped"
+
+
+class RunShare(Part):
+    """What one worker has done of one run since the worker's start; dead workers' shares are lost."""
+
+    rows: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    tokens_per_sec: float = Field(0.0, description="tokens of its calls by their seconds")
+    started_at: str = ""
 
 
 class Heartbeat(Message):
@@ -47,6 +58,7 @@ class Heartbeat(Message):
     tokens_per_sec: float = 0.0
     avg_tokens_per_row: float = 0.0
     tokens_total: int = 0
+    runs: dict[str, RunShare] = Field({}, description="the runs worked on last, at most 16")
     errors: int = 0
     last_error: str | None = None
 
@@ -57,6 +69,7 @@ class CommandName(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
+    MERGE = "merge"
 
 
 class Command(Message):

@@ -3,9 +3,11 @@
 The bytes themselves are no JSON: what describes them are the record's headers, named here once.
 """
 
+from typing import Any
+
 from pydantic import Field
 
-from prism.messages.base import Message
+from prism.messages.base import Message, Part
 
 HEADER_JOB = "job"
 HEADER_RUN_ID = "run-id"
@@ -15,10 +17,12 @@ HEADER_TYPE = "content-type"
 HEADER_PRIORITY = "priority"
 HEADER_PART = "part"
 HEADER_PARTS = "parts"
+HEADER_FILE = "file"
 
 INGESTOR_GROUP = "prism-ingestor"
 
 REFERENCE_TYPE = "application/json"
+REQUEST_TYPE = "application/vnd.prism.run+json"
 DEFAULT_JOB = "default"
 DEFAULT_PRIORITY = 5
 MAX_PRIORITY = 9
@@ -34,3 +38,28 @@ class Reference(Message):
 
     uri: str = Field(max_length=4096, description="file:///… inside an allowed folder")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="refused when the bytes differ")
+
+
+class RequestedFile(Part):
+    """One file of a requested run. Without a `uri` its bytes come in the topic, under the same `run-id`
+    and with the header `file`: its number in the request, from 1."""
+
+    label: str = Field(min_length=1, max_length=255)
+    filename: str = Field("", max_length=255)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    uri: str | None = Field(None, max_length=4096, description="file:///… inside an allowed folder")
+    ranges: list[tuple[int, int]] = Field([], max_length=100_000, description="rows taken, from 1; none: all")
+
+
+class RunRequest(Message):
+    """A run with all that it needs but its files' bytes: for a job that is not in the ingestor's folder.
+
+    Sent with the content type `application/vnd.prism.run+json` and the header `run-id`.
+    """
+
+    job_name: str = Field("", max_length=255)
+    job: dict[str, Any]
+    prompt: dict[str, Any]
+    model_entry: dict[str, Any] = {}
+    files: list[RequestedFile] = Field(min_length=1, max_length=1000)
+    parent: str = Field("", description="the run whose failed rows these are")

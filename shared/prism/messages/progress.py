@@ -65,5 +65,11 @@ class Progress(Message):
     mean_rows_per_s: float = 0.0
     eta_s: float | None = None
     outputs: list[OutputFile] = []
+    labels: dict[str, dict[str, int]] = Field(
+        {}, description="how often each label was given, by column; columns of free text are left out"
+    )
+    reports: list[str] = Field(
+        [], description="summary, analytics and report, relative to the merger's folder"
+    )
     merger: str = ""
     updated_at: str = ""

@@ -69,6 +69,9 @@ class RunFile(Part):
     bytes: int = 0
     columns: list[str] = []
     delimiter: str = ","
+    ranges: list[tuple[int, int]] = Field(
+        [], description="first and last of the rows taken, from 1; none: all"
+    )
     rows: int = Field(0, description="rows in; each ends as ok or failed")
     batches: int = Field(0, description="sequences 0 … batches-1 are all there is")
 
@@ -90,6 +93,8 @@ class RunRecord(Message):
     prompt: dict[str, Any] = {}
     model_entry: dict[str, Any] = Field({}, description="the job's model in `models.json`, as it was then")
     files: list[RunFile] = []
+    parent: str = Field("", description="the run whose failed rows this one does again")
+    merge_asked: bool = Field(False, description="publish although the job says `auto_merge: false`")
     results_partition: int = 0
     priority: int = DEFAULT_PRIORITY
     created_at: str = ""

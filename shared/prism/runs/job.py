@@ -108,8 +108,10 @@ class Checkpoints(_Section):
 class Output(_Section):
     """The published file."""
 
-    directory: str = Field("output", max_length=4096)
+    directory: str = Field("output", max_length=4096, description="a folder, or a place like s3://…")
     naming_pattern: str = "{run_id}_{label}"
+    formats: list[Literal["csv", "jsonl", "parquet"]] = Field(["csv"], min_length=1, max_length=3)
+    columns: list[str] | None = Field(None, max_length=10_000, description="which are written; none: all")
     checkpoints: Checkpoints = Checkpoints()
 
     @field_validator("naming_pattern")
@@ -169,9 +171,13 @@ class Prompts(_Section):
 
 
 class Table(_Section):
-    """How the CSV is written."""
+    """How the input is written."""
 
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
+        "auto", description="auto: by the file's ending, .csv without one"
+    )
     delimiter: str = Field(",", pattern='^[^"\\r\\n\\x00\ufeff]$', description="one character between cells")
+    columns: dict[str, str] = Field({}, description="columns that are called otherwise: {Message: text}")
     required_columns: list[str] = ["Message"]
 
 
