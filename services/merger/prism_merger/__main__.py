@@ -98,7 +98,7 @@ class Startup:
     def parts(self, metrics: Metrics) -> Parts:
         """Make everything else."""
         settings, readiness = self._settings, self._readiness
-        places = Places(settings.data_dir.absolute(), settings.ordinal)
+        places = Places(settings.root, settings.ordinal)
         watch, store, tables = self.watch(), self.store(), self.tables()
         cluster_id = watch.sight.identity.cluster_id if watch.sight.identity else ""
         ledger = Ledger(store, tables.runs, settings.ordinal, settings.replicas, cluster_id)
@@ -120,7 +120,7 @@ class Startup:
             readiness,
             time.monotonic,
             settings.quiet_s,
-            places.data_dir,
+            places.root,
         )
         upkeep = Upkeep(
             settings, store, ledger, tables, merger, publisher, teller, reader, watch, metrics,

@@ -204,7 +204,7 @@ def _restore_file(file: FileAccount, found: dict[str, Any], plan: RunPlan, place
     file.failed = found["rows_failed"] - file.missing
     file.merged = MergedSequences(source.batches, source.rows)
     if found["merged_output"] is not None:
-        path = places.data_dir / found["merged_output"]
+        path = places.root / found["merged_output"]
         if path.stat().st_size != found["bytes"]:
             raise ValueError(path.name)
         file.output = OutputMark(

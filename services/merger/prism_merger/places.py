@@ -1,21 +1,36 @@
-"""Where the merger's files lie in the data folder."""
+"""Where the files lie that the merger writes for people: in the folders that a job names, below one root."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prism.runs.job import Job
 from prism.runs.naming import part_name
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The names of everything that is written for people. `data_dir` is absolute."""
+    """The names of everything that is written for people. `root` is absolute; the folders lie below it."""
 
-    data_dir: Path
+    root: Path
     ordinal: int = 0
+    output_dir: str = "output"
+    checkpoints_dir: str = "checkpoints"
+    logs_dir: str = "logs"
+    status_dir: str = "status"
+
+    def of(self, job: Job) -> "Places":
+        """Return the places of a job's runs."""
+        return replace(
+            self,
+            output_dir=job.output.directory,
+            checkpoints_dir=job.output.checkpoints.directory,
+            logs_dir=job.monitoring.logs_dir,
+            status_dir=job.monitoring.status_dir,
+        )
 
     @property
     def outputs(self) -> Path:
-        return self.data_dir / "output"
+        return self.root / self.output_dir
 
     def output(self, name: str) -> Path:
         """Return the path of a published file."""
@@ -27,16 +42,24 @@ class Places:
 
     def part(self, run_id: str, label: str, number: int) -> Path:
         """Return the path of a part file, counted from 1."""
-        return self.data_dir / "checkpoints" / run_id / part_name(run_id, label, number)
+        return self.root / self.checkpoints_dir / run_id / part_name(run_id, label, number)
+
+    def logs(self, run_id: str) -> Path:
+        """Return the folder of what is told of a run: manifest, failures, summary."""
+        return self.root / self.logs_dir / run_id
 
     def manifest(self, run_id: str) -> Path:
         """Return the path of a run's manifest."""
-        return self.data_dir / "logs" / run_id / "run_manifest.json"
+        return self.logs(run_id) / "run_manifest.json"
 
     def failed_ranges(self, run_id: str) -> Path:
         """Return the path of the list of rows without values."""
-        return self.data_dir / "logs" / run_id / "failed_ranges.json"
+        return self.logs(run_id) / "failed_ranges.json"
+
+    def status(self, run_id: str) -> Path:
+        """Return the folder of the workers' status files."""
+        return self.root / self.status_dir / run_id
 
     def relative(self, path: Path) -> str:
         """Return a path as messages and manifests name it."""
-        return path.relative_to(self.data_dir).as_posix()
+        return path.relative_to(self.root).as_posix()

@@ -95,7 +95,7 @@ class ProgressMaker:
             rows_per_s=round(rate, 2),
             mean_rows_per_s=round(self._mean(run, rows), 2),
             eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),
-            outputs=published_files(run, self._places) if run.announced else [],
+            outputs=published_files(run, self._places.of(plan.job)) if run.announced else [],
             merger=self._merger,
             updated_at=timestamp(self._wall_clock),
         )

@@ -93,7 +93,7 @@ class Publisher:
         """Write the file's parts that are due."""
         order = parts_order(run, file, self._ledger.plan(run.run_id), last)
         while order.due:
-            done: PartsWritten = yield partial(_write_parts, order, self._places)
+            done: PartsWritten = yield partial(_write_parts, order, self._places_of(run))
             file.parts, file.part_sequence = done.parts, done.sequence
             self._save(run)
             order = parts_order(run, file, self._ledger.plan(run.run_id), last)
@@ -121,7 +121,7 @@ class Publisher:
 
     def refresh_manifest(self, run: RunAccount) -> None:
         """Write the manifest anew after calls were counted for a closed run."""
-        write_manifest(run, self._ledger.plan(run.run_id), self._places, self._state(run))
+        write_manifest(run, self._ledger.plan(run.run_id), self._places_of(run), self._state(run))
         run.manifest_stale = False
         self._save(run)
 
@@ -136,13 +136,14 @@ class Publisher:
         except Inconsistent as error:
             log.error("output_inconsistent", run=run.run_id, error=error)
             run.outcome, run.detail = Outcome.WITHHELD, str(error)
-        yield lambda rows: write_failed_ranges(run, plan, rows, self._places)
+        yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
 
     def _output(self, run: RunAccount, file: FileAccount, plan: RunPlan) -> Steps:
-        temporary = self._places.temporary_output(run.run_id, file.label)
+        places = self._places_of(run)
+        temporary = places.temporary_output(run.run_id, file.label)
         refused: list[str] = []
         if file.output is not None:
-            found: _Found = yield partial(_look_again, self._places, temporary, file.output)
+            found: _Found = yield partial(_look_again, places, temporary, file.output)
             if found.named or (found.written and self._named(run, file, temporary, refused)):
                 temporary.unlink(missing_ok=True)
                 file.has_name = True
@@ -155,7 +156,7 @@ class Publisher:
         fault.point("merger.after_output_written", f"{run.run_id}/{file.label}")
         while not file.has_name:
             names = _Names(plan.output_stem(file.label), done, tuple(refused))
-            file.output = yield partial(_free_name, self._places, names)
+            file.output = yield partial(_free_name, places, names)
             self._save(run)
             fault.point("merger.after_publishing_mark", f"{run.run_id}/{file.label}")
             file.has_name = self._named(run, file, temporary, refused)
@@ -165,7 +166,7 @@ class Publisher:
         """Give the file its marked name; return whether it has it."""
         mark = file.output
         assert mark is not None
-        final = self._places.output(mark.name)
+        final = self._places_of(run).output(mark.name)
         try:
             claim(temporary, final)
         except NameTaken:
@@ -180,7 +181,7 @@ class Publisher:
     def _close(self, run: RunAccount) -> None:
         plan = self._ledger.plan(run.run_id)
         run.published_at = timestamp(self._wall_clock)
-        write_manifest(run, plan, self._places, self._state(run))
+        write_manifest(run, plan, self._places_of(run), self._state(run))
         fault.point("merger.after_manifest", run.run_id)
         run.stage = Stage.CLOSED
         self._save(run)
@@ -205,7 +206,7 @@ class Publisher:
         plan = self._ledger.plan(run.run_id)
         if run.outcome is Outcome.PUBLISHED and plan.job.output.checkpoints.cleanup_after_merge:
             for file in run.files.values():
-                remove_parts(run.run_id, file.label, file.parts, self._places)
+                remove_parts(run.run_id, file.label, file.parts, self._places_of(run))
         run.stage = Stage.TOLD
         self._save(run)
         merged, published = seconds_of(run.merged_at), seconds_of(run.published_at)
@@ -213,14 +214,15 @@ class Publisher:
             self._metrics.publish_seconds.observe(max(0.0, published - merged))
 
     def _events(self, run: RunAccount) -> Iterator[OutputPublished]:
-        for one in published_files(run, self._places):
+        places = self._places_of(run)
+        for one in published_files(run, places):
             file = run.files[one.label]
             yield OutputPublished(
                 run_id=run.run_id,
                 label=one.label,
                 uri=one.uri,
                 path=one.path,
-                manifest=self._places.relative(self._places.manifest(run.run_id)),
+                manifest=places.relative(places.manifest(run.run_id)),
                 rows=one.rows,
                 rows_ok=file.ok,
                 rows_failed=one.rows - file.ok,
@@ -229,6 +231,9 @@ class Publisher:
                 partial=run.partial,
                 published_at=run.published_at,
             )
+
+    def _places_of(self, run: RunAccount) -> Places:
+        return self._places.of(self._ledger.plan(run.run_id).job)
 
     def _state(self, run: RunAccount) -> RunState | None:
         record = self._ledger.record(run.run_id)

@@ -24,7 +24,7 @@ def adopt_published(
     run: RunAccount, plan: RunPlan, store: Store, places: Places, announced: Announced
 ) -> RunAccount:
     """Return a new account with what an earlier store has published taken over, saved."""
-    found = restore(run, plan, places)
+    found = restore(run, plan, places.of(plan.job))
     if found is not None:
         found.stage = Stage.CLOSED
     else:

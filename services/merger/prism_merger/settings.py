@@ -28,6 +28,13 @@ class MergerSettings(ServiceSettings):
         description="How many mergers there are. Change it only while none runs.",
         json_schema_extra={"allowed": "1 or more"},
     )
+    output_root: Path | None = Field(
+        default=None,
+        validation_alias="PRISM_OUTPUT_ROOT",
+        description="Folder below which the folders lie that jobs name (output, checkpoints, logs, status). "
+        "Default: PRISM_DATA_DIR.",
+        json_schema_extra={"allowed": "a path"},
+    )
     commit_ms: int = Field(
         default=25,
         ge=1,
@@ -89,6 +96,11 @@ class MergerSettings(ServiceSettings):
                 f"PRISM_MERGER_ORDINAL={self.ordinal} must be below PRISM_MERGER_REPLICAS={self.replicas}"
             )
         return self
+
+    @property
+    def root(self) -> Path:
+        """The absolute folder of what is written for people."""
+        return (self.output_root or self.data_dir).absolute()
 
     @property
     def store_dir(self) -> Path:

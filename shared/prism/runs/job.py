@@ -9,14 +9,33 @@ import difflib
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal, get_args
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from prism.runs import marked_yaml
 from prism.runs.marked_yaml import MarkedYaml, YamlRefused
 from prism.runs.naming import PatternRefused, check_pattern
+
+
+def _check_folder(folder: str) -> str:
+    """Refuse what leads out of the folder that a fleet writes to (`PRISM_OUTPUT_ROOT`)."""
+    path = PurePosixPath(folder.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in folder or "\0" in folder:
+        raise ValueError("must be a folder below that of the run: relative, and without '..'")
+    return folder
+
+
+Folder: TypeAlias = Annotated[str, Field(max_length=200), AfterValidator(_check_folder)]
 
 # As YAML 1.2 writes "no value".
 _NOTHING = ("", "~", "null", "Null", "NULL")
@@ -100,7 +119,7 @@ class Parallelization(_Section):
 class Checkpoints(_Section):
     """Part files while the run goes on."""
 
-    directory: str = Field("checkpoints", max_length=4096)
+    directory: Folder = "checkpoints"
     interval: int = Field(1000, ge=1, description="rows per part file")
     cleanup_after_merge: bool = False
 
@@ -108,7 +127,7 @@ class Checkpoints(_Section):
 class Output(_Section):
     """The published file."""
 
-    directory: str = Field("output", max_length=4096, description="a folder, or a place like s3://…")
+    directory: Folder = "output"
     naming_pattern: str = "{run_id}_{label}"
     formats: list[Literal["csv", "jsonl", "parquet"]] = Field(["csv"], min_length=1, max_length=3)
     columns: list[str] | None = Field(None, max_length=10_000, description="which are written; none: all")
@@ -138,8 +157,8 @@ class ErrorHandling(_Section):
 class Monitoring(_Section):
     """What is shown and written while a run goes on."""
 
-    status_dir: str = Field("status", max_length=4096)
-    logs_dir: str = Field("logs", max_length=4096)
+    status_dir: Folder = "status"
+    logs_dir: Folder = "logs"
     dashboard_refresh: float = Field(5.0, gt=0, le=3600, description="seconds")
 
 

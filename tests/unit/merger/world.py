@@ -188,9 +188,7 @@ class World:
 
     def files(self) -> dict[str, bytes]:
         """Everything that people see, manifests apart."""
-        found = sorted(self.places.data_dir.glob("output/*")) + sorted(
-            self.places.data_dir.glob("checkpoints/*/*")
-        )
+        found = sorted(self.places.root.glob("output/*")) + sorted(self.places.root.glob("checkpoints/*/*"))
         return {one.name: one.read_bytes() for one in found}
 
     def close(self) -> None:
