@@ -141,17 +141,16 @@ def predict(
     tell("checking the file")
     file = RunFile(label=_RUN_ID, source=_uri(source, folder), sha256=source.sha256)
     checked = check(plan.record(file, {}), source.path, plan.jobs_dir, plan.ingestor.max_source_bytes, folder)
-    assert checked.plain is not None, "accepted, and not there"
     model = plan.model or _first_model(plan)
     servers, digest = open_servers(model, plan.places(), plan.worker.health_timeout_s)
-    record = plan.record(checked.file, checked.prompt)
+    record = plan.record(checked.files[0], checked.prompt)
     with closing(Trial(record, model, servers, plan.worker)) as trial:
-        tell(f"reading {count(checked.file.rows)} rows")
+        tell(f"reading {count(checked.files[0].rows)} rows")
         memories = tuple(SharedAnswers(plan.worker.shared_rows) for _ in range(plan.workers))
         fmt = table_format(plan.job, checked.prompt)
         # The same file, the same sample.
         rng = random.Random(source.sha256)
-        found = survey(checked.plain, fmt, trial.context, wanted, memories, rng)
+        found = survey(checked.plains[0], fmt, trial.context, wanted, memories, rng)
         for number, one in enumerate(found.sample, 1):
             tell(f"asking the model: batch {number} of {len(found.sample)}")
             trial.ask(one)
@@ -165,7 +164,7 @@ def predict(
         price=plan.known.catalogue.entry(model).price,
         workers=plan.workers,
         concurrency=concurrency,
-        batches=checked.file.batches,
+        batches=checked.files[0].batches,
         survey=found,
         outcome=trial.outcome,
         forecast=forecast(trial.outcome.taken, found.population),

@@ -21,6 +21,7 @@ from prism.messages.topics import RESULT_MAX_BYTES
 from prism.runs.catalogue import CatalogueRefused, entry_of
 from prism.runs.cutting import cut_rows
 from prism.runs.job import Job, JobRefused, parse_job
+from prism.runs.ranges import taken
 from prism.service import fault
 from prism.service.logs import get_logger
 from prism.tables import Header, Row, TableFormat, TableRefused, check_rows, open_source, read_header
@@ -41,12 +42,12 @@ _LONG_ROW = MAX_TRAVELLING_BYTES // 13
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What pass 1 found out about a run: a plain file to feed from, or why it is refused."""
+    """What pass 1 found out about a run: plain files to feed from, one for each of `files`, or a reason."""
 
     run_id: str
-    file: RunFile
+    files: tuple[RunFile, ...]
     prompt: dict[str, Any]
-    plain: PlainFile | None = None
+    plains: tuple[PlainFile, ...] = ()
     reason: FileReason | None = None
     detail: str = ""
     line: int | None = None
@@ -168,19 +169,18 @@ class Checker:
             if task is None or self._stopped.is_set():
                 continue
             try:
-                self._finish(task, [self._check(task, file) for file in task.record.files])
+                self._finish(task, self._check(task))
             except _Dropped:
                 self._sources.forget(task.record.run_id)
             except (OSError, BrokerAway) as error:
                 self._postpone(task, error)
 
-    def _finish(self, task: _Task, found: list[Checked]) -> None:
+    def _finish(self, task: _Task, found: Checked) -> None:
         with self._lock:
             task.assert_wanted()
             del self._tasks[task.record.run_id]
             self.postponed.pop(task.record.run_id, None)
-            for one in found:
-                self.done.put(one)
+            self.done.put(found)
 
     def _postpone(self, task: _Task, error: Exception) -> None:
         """Check again later: a full disk and an absent broker say nothing about the file, and come back."""
@@ -203,29 +203,44 @@ class Checker:
         except queue.Empty:
             return None
 
-    def _check(self, task: _Task, file: RunFile) -> Checked:
+    def _check(self, task: _Task) -> Checked:
         record = task.record
         try:
             task.assert_wanted()
             job = parse_job(record.job, record.job_name)
             entry_of(record.model_entry, job.model.name)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
-            plain = self._sources.bring(record.run_id, file, task.assert_wanted)
+        except (CatalogueRefused, JobRefused) as error:
+            return _refused(record, FileReason.BAD_JOB, str(error))
+        except TableRefused as error:
+            return _refused(record, error.reason, str(error))
+        checked: list[tuple[RunFile, PlainFile]] = []
+        for file in record.files:
+            try:
+                checked.append(self._check_file(task, file, job, prompt))
+            except (SourceChanged, TableRefused) as error:
+                return _refused(record, error.reason, _of_file(record, file, error), error)
+        files = tuple(file for file, _ in checked)
+        size = sum(len(json.dumps(file.columns)) for file in files)
+        if size > MAX_HEADER_BYTES:
+            detail = f"the files' columns take {size} bytes, at most {MAX_HEADER_BYTES} are allowed"
+            return _refused(record, FileReason.TOO_LARGE, detail)
+        fault.point("ingestor.after_check")
+        return Checked(record.run_id, files, prompt, tuple(plain for _, plain in checked))
+
+    def _check_file(
+        self, task: _Task, file: RunFile, job: Job, prompt: dict[str, Any]
+    ) -> tuple[RunFile, PlainFile]:
+        try:
+            plain = self._sources.bring(task.record.run_id, file, task.assert_wanted)
             if not file.columns:
                 file = self._counted(file, plain, job, table_format(job, prompt), task.assert_wanted)
-            fault.point("ingestor.after_check")
-            return Checked(record.run_id, file, prompt, plain)
-        except (CatalogueRefused, JobRefused) as error:
-            return Checked(record.run_id, file, record.prompt, reason=FileReason.BAD_JOB, detail=str(error))
-        except SourceChanged as error:
-            return Checked(record.run_id, file, record.prompt, reason=error.reason, detail=error.detail)
         except TableRefused as error:
             if file.columns and error.reason in _NO_ROOM:
                 # It was accepted before: what is too small is this disk.
                 raise OSError(errno.ENOSPC, error.detail) from None
-            return Checked(
-                record.run_id, file, record.prompt, None, error.reason, str(error), error.line, error.column
-            )
+            raise
+        return file, plain
 
     def _counted(
         self, file: RunFile, plain: PlainFile, job: Job, fmt: TableFormat, between: Between
@@ -234,10 +249,13 @@ class Checker:
         _assert_header_travels(header)
         start = CutPosition()
         self._scratch.mkdir(parents=True, exist_ok=True)
-        for cut in cut_rows(check_rows(plain.path, header, fmt, self._scratch), job.model.batch_size, start):
+        rows = check_rows(plain.path, header, fmt, self._scratch)
+        for cut in cut_rows(taken(rows, file.ranges), job.model.batch_size, start):
             between()
             _assert_row_travels(cut.rows[0])
             start = cut.end
+        for _ in rows:  # those behind the last row that is taken: a file is accepted whole
+            pass
         plain.assert_unchanged()
         return file.model_copy(
             update={
@@ -249,6 +267,20 @@ class Checker:
                 "bytes": plain.bytes,
             }
         )
+
+
+def _refused(
+    record: RunRecord, reason: FileReason, detail: str, error: SourceChanged | TableRefused | None = None
+) -> Checked:
+    line, column = (error.line, error.column) if isinstance(error, TableRefused) else (None, None)
+    files = tuple(record.files)
+    return Checked(record.run_id, files, record.prompt, (), reason, detail, line, column)
+
+
+def _of_file(record: RunRecord, file: RunFile, error: SourceChanged | TableRefused) -> str:
+    """Return what is wrong; of several files with the name of the one that it is about."""
+    detail = error.detail if isinstance(error, SourceChanged) else str(error)
+    return detail if len(record.files) == 1 else f"{file.filename or file.label}: {detail}"
 
 
 def _assert_header_travels(header: Header) -> None:

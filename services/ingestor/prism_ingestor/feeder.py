@@ -81,10 +81,12 @@ class Feeder:
 
     def feed_of(self, record: RunRecord, checked: Checked) -> RunFeed:
         """Return the feed of a checked run; of one that was fed before it first finds out how far."""
-        assert checked.plain is not None
         job = parse_job(record.job, record.job_name)
         fmt = table_format(job, checked.prompt)
-        files = [FileFeed(record.run_id, checked.file, checked.plain, job, fmt)]
+        files = [
+            FileFeed(record.run_id, file, plain, job, fmt)
+            for file, plain in zip(checked.files, checked.plains, strict=True)
+        ]
         feed = RunFeed(
             record.run_id,
             record.priority,
@@ -92,6 +94,7 @@ class Feeder:
             files,
             Meter.of(record),
             moved_at=self._clock(),
+            stops_at_failure=job.error_handling.strategy == "stop",
         )
         if record.state is not RunState.ACCEPTED:
             feed.recover_at = self._results_end.get(record.results_partition, 0)

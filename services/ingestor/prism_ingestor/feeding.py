@@ -17,6 +17,7 @@ from prism.messages import (
 )
 from prism.runs.cutting import Cut, cut_rows, row_position
 from prism.runs.job import Job
+from prism.runs.ranges import taken
 from prism.runs.tracker import (
     MAX_FEEDINGS,
     BrokerView,
@@ -50,7 +51,7 @@ class FileFeed:
         if self._header is None:
             self._header = read_header(self.plain.path, self.fmt)
         rows = read_rows(self.plain.path, self._header, self.fmt, row_position(start))
-        return cut_rows(rows, self.job.model.batch_size, start)
+        return cut_rows(taken(rows, self.file.ranges), self.job.model.batch_size, start)
 
     @property
     def exhausted(self) -> bool:
@@ -141,6 +142,7 @@ class RunFeed:
     cursors: dict[str, FileCursor] = field(default_factory=dict)
     merged: int = 0
     moved_at: float = 0.0
+    stops_at_failure: bool = False
     read_to: int = -1
     progress: Progress | None = None
 

@@ -5,17 +5,19 @@ read from there when its turn comes, by this process or the next.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from prism.annotation import PromptFile, PromptRefused
 from prism.kafka.records import Record
-from prism.messages import BadMessage, FileReason, MessageSource, Reference, UriSource
+from prism.messages import BadMessage, FileReason, MessageSource, Reference, RunFile, UriSource
 from prism.messages.intake import (
     DEFAULT_JOB,
     DEFAULT_PRIORITY,
     HEADER_ENCODING,
+    HEADER_FILE,
     HEADER_FILENAME,
     HEADER_JOB,
     HEADER_PART,
@@ -23,17 +25,24 @@ from prism.messages.intake import (
     HEADER_PRIORITY,
     HEADER_RUN_ID,
     HEADER_TYPE,
+    MAX_FILES,
     MAX_PRIORITY,
     REFERENCE_TYPE,
+    REQUEST_TYPE,
 )
 from prism.runs.catalogue import Catalogue, ModelEntry
-from prism.runs.job import Job, JobRefused, read_job
+from prism.runs.job import Job, JobRefused, parse_job, read_job
 from prism.runs.naming import clean_label, generated_run_id, is_job_name, is_run_id, model_tag
+from prism.runs.ranges import ranges_of
+from prism_ingestor.requested import Place, Requested, RequestRefused, parse_request, run_files
 
 MAX_PARTS = 100_000
 # Of what is only shown. A header may have megabytes, and a run has to fit in one record.
 MAX_NAME = 255
 _NUMBER = re.compile(r"[0-9]{1,6}")
+_RUN_ID_RULE = "a run id has up to 120 letters, digits, '.', '_', '-'"
+# In the place of a file that never came.
+_NOWHERE = MessageSource(partition=0, offsets=[])
 
 
 class IntakeRefused(Exception):
@@ -47,20 +56,19 @@ class IntakeRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One CSV that somebody asks to have annotated."""
+    """One run that somebody asks for. `places`: partition and offset of every record that it came in."""
 
     run_id: str
-    label: str
-    filename: str
     job_name: str
     priority: int
-    source: MessageSource | UriSource
-    sha256: str | None = None
+    files: tuple[RunFile, ...]
+    places: tuple[Place, ...]
     job: Job | None = None
-    job_fields: dict[str, object] = field(default_factory=dict)
-    model_entry: dict[str, object] = field(default_factory=dict)
+    job_fields: dict[str, Any] = field(default_factory=dict)
+    prompt: dict[str, Any] = field(default_factory=dict)
+    model_entry: dict[str, Any] = field(default_factory=dict)
+    parent: str = ""
     refusal: IntakeRefused | None = None
-    spare: tuple[int, ...] = ()
 
 
 class _Origin(NamedTuple):
@@ -102,24 +110,113 @@ class IntakeReader:
         self._catalogue = catalogue
         self._chunk_timeout_s = chunk_timeout_s
         self._clock = clock
-        self._parts: dict[tuple[int, str, str], _Parts] = {}
+        self._parts: dict[tuple[int, str, str, str], _Parts] = {}
+        self._requested: dict[str, Requested] = {}
 
     def read(self, record: Record) -> Submission | None:
-        """Return the submission that a record completes; None for a chunk that others follow."""
+        """Return the submission that a record completes; None for one that others follow."""
         headers = record.headers
         origin = _Origin.of(record)
         if record.headers_as_sent is None:
             refusal = IntakeRefused(FileReason.BAD_HEADER, "the name of a header is not UTF-8")
             unread = MessageSource(partition=record.partition, offsets=[record.offset])
             return self._submission(origin, headers, unread, None, refusal)
+        if content_type(headers) == REQUEST_TYPE:
+            return self._read_request(record, headers)
         if HEADER_PART in headers or HEADER_PARTS in headers:
             return self._read_part(record, headers)
-        source: MessageSource | UriSource = MessageSource(
+        source = MessageSource(
             partition=record.partition, offsets=[record.offset], encoding=_encoding(headers)
         )
-        if headers.get(HEADER_TYPE, "").split(";")[0].strip() == REFERENCE_TYPE:
+        if content_type(headers) == REFERENCE_TYPE:
             return self._read_reference(record, headers)
+        if HEADER_FILE in headers:
+            return self._take_file(origin, headers, source, [record.offset])
         return self._submission(origin, headers, source)
+
+    def _read_request(self, record: Record, headers: dict[str, str]) -> Submission | None:
+        """Take in what a run is to be; its files follow, or have come."""
+        origin, run_id = _Origin.of(record), headers.get(HEADER_RUN_ID, "")
+        try:
+            if not is_run_id(run_id):
+                raise RequestRefused(
+                    FileReason.BAD_RUN_ID, f"a requested run needs its run id: {_RUN_ID_RULE}"
+                )
+            request = parse_request(record.value)
+        except RequestRefused as error:
+            refusal = IntakeRefused(error.reason, error.detail)
+            unread = MessageSource(partition=record.partition, offsets=[record.offset])
+            return self._submission(origin, headers, unread, None, refusal)
+        requested = self._requested_run(run_id)
+        requested.request, requested.priority = request, headers.get(HEADER_PRIORITY)
+        requested.places.append((record.partition, record.offset))
+        return self._completed(run_id)
+
+    def request_alone(self, record: Record) -> Submission:
+        """Return what a request asks for, whether its files are here or not: to compare it with a run."""
+        run_id = record.headers.get(HEADER_RUN_ID, "")
+        requested = Requested(self._clock(), places=[(record.partition, record.offset)])
+        try:
+            requested.request = parse_request(record.value)
+        except RequestRefused as error:
+            places = tuple(requested.places)
+            return Submission(run_id, "", DEFAULT_PRIORITY, (), places, refusal=_refusal(error))
+        requested.files |= dict.fromkeys(requested.awaited, _NOWHERE)
+        return self.asked_for(run_id, requested)
+
+    def _take_file(
+        self, origin: "_Origin", headers: dict[str, str], source: MessageSource, offsets: list[int]
+    ) -> Submission | None:
+        """Take in a file that belongs to a requested run."""
+        run_id, number = headers.get(HEADER_RUN_ID, ""), _count(headers.get(HEADER_FILE))
+        if not is_run_id(run_id) or not 1 <= number <= MAX_FILES:
+            refusal = IntakeRefused(
+                FileReason.BAD_HEADER, f"a file of a requested run needs run-id and file, 1 to {MAX_FILES}"
+            )
+            return self._submission(origin, headers, source, None, refusal)
+        requested = self._requested_run(run_id)
+        requested.came(number, source)
+        requested.places += [(origin.partition, offset) for offset in offsets]
+        return self._completed(run_id)
+
+    def _requested_run(self, run_id: str) -> Requested:
+        found = self._requested.setdefault(run_id, Requested(self._clock()))
+        found.last_at = self._clock()
+        return found
+
+    def _completed(self, run_id: str) -> Submission | None:
+        if not self._requested[run_id].complete:
+            return None
+        return self.asked_for(run_id, self._requested.pop(run_id))
+
+    def asked_for(
+        self, run_id: str, requested: Requested, refusal: IntakeRefused | None = None
+    ) -> Submission:
+        """Return the submission of a requested run, as far as its files have come."""
+        request = requested.request
+        assert request is not None
+        job: Job | None = None
+        files: list[RunFile] = []
+        try:
+            job = parse_job(request.job, request.job_name or "job")
+            files = run_files(requested, ranges_of(job))
+            PromptFile.parse(request.prompt)
+        except (JobRefused, PromptRefused, RequestRefused) as error:
+            refusal = refusal or _refusal(error)
+        priority, bad = _priority(requested.priority)
+        return Submission(
+            run_id=run_id,
+            job_name=request.job_name,
+            priority=priority,
+            files=tuple(files),
+            places=tuple(requested.places),
+            job=job,
+            job_fields=request.job,
+            prompt=request.prompt,
+            model_entry=request.model_entry,
+            parent=request.parent,
+            refusal=refusal or bad,
+        )
 
     def _read_reference(self, record: Record, headers: dict[str, str]) -> Submission:
         refusal = None
@@ -136,7 +233,7 @@ class IntakeReader:
         number, total = _count(headers.get(HEADER_PART)), _count(headers.get(HEADER_PARTS))
         run_id = headers.get(HEADER_RUN_ID, "")
         origin = _Origin.of(record)
-        key = (record.partition, record.key, run_id)
+        key = (record.partition, record.key, run_id, headers.get(HEADER_FILE, ""))
         parts = self._parts.get(key)
         if not run_id or not 1 <= number <= total <= MAX_PARTS or (parts and parts.total != total):
             refusal = IntakeRefused(
@@ -153,14 +250,25 @@ class IntakeReader:
         if len(parts.offsets) < parts.total:
             return None
         del self._parts[key]
-        return replace(self._submission(parts.first, parts.headers, _joined(parts)), spare=tuple(parts.spare))
+        if HEADER_FILE in parts.headers:
+            offsets = [*parts.offsets.values(), *parts.spare]
+            return self._take_file(parts.first, parts.headers, _joined(parts), offsets)
+        return _with_spare(self._submission(parts.first, parts.headers, _joined(parts)), parts)
 
     def given_up(self) -> list[Submission]:
-        """Return the chunked files whose next chunk has not come in time, as refused."""
-        late = [
-            key for key, one in self._parts.items() if self._clock() - one.last_at > self._chunk_timeout_s
-        ]
-        return [self._give_up(self._parts.pop(key)) for key in late]
+        """Return what was chunked or requested, and whose next piece has not come in time, as refused."""
+        oldest = self._clock() - self._chunk_timeout_s
+        late = [key for key, one in self._parts.items() if one.last_at < oldest]
+        found = [self._give_up(self._parts.pop(key)) for key in late]
+        runs = [run_id for run_id, one in self._requested.items() if one.last_at < oldest]
+        return [*found, *(self._give_up_run(run_id, self._requested.pop(run_id)) for run_id in runs)]
+
+    def _give_up_run(self, run_id: str, requested: Requested) -> Submission:
+        refusal = IntakeRefused(FileReason.INCOMPLETE_CHUNKS, f"{requested.missing()}: ask for the run again")
+        if requested.request is not None:
+            requested.files |= dict.fromkeys(requested.awaited, _NOWHERE)
+            return self.asked_for(run_id, requested, refusal)
+        return Submission(run_id, "", DEFAULT_PRIORITY, (), tuple(requested.places), refusal=refusal)
 
     def _give_up(self, parts: _Parts) -> Submission:
         missing = next(number for number in range(1, parts.total + 1) if number not in parts.offsets)
@@ -168,13 +276,18 @@ class IntakeReader:
             FileReason.INCOMPLETE_CHUNKS,
             f"{len(parts.offsets)} of {parts.total} chunks came, part {missing} did not: send the file again",
         )
-        submission = self._submission(parts.first, parts.headers, _joined(parts), None, refusal)
-        return replace(submission, spare=tuple(parts.spare))
+        return _with_spare(self._submission(parts.first, parts.headers, _joined(parts), None, refusal), parts)
 
     def needed_from(self, partition: int) -> int | None:
-        """Return the lowest offset that an incomplete file of this partition needs."""
-        offsets = [min(one.offsets.values()) for key, one in self._parts.items() if key[0] == partition]
-        return min(offsets, default=None)
+        """Return the lowest offset that an incomplete file or run of this partition needs."""
+        return min(self._needed(partition), default=None)
+
+    def _needed(self, partition: int) -> Iterator[int]:
+        for key, one in self._parts.items():
+            if key[0] == partition:
+                yield min(one.offsets.values())
+        for requested in self._requested.values():
+            yield from (offset for where, offset in requested.places if where == partition)
 
     def _submission(
         self,
@@ -186,42 +299,42 @@ class IntakeReader:
     ) -> Submission:
         job_name = headers.get(HEADER_JOB) or DEFAULT_JOB
         job: Job | None = None
-        fields: dict[str, object] = {}
+        fields: dict[str, Any] = {}
         try:
             job, fields = self._job(job_name)
         except IntakeRefused as error:
             refusal = refusal or error
         run_id = headers.get(HEADER_RUN_ID, "")
         if run_id and not is_run_id(run_id):
-            refusal = refusal or IntakeRefused(
-                FileReason.BAD_RUN_ID, "a run id has up to 120 letters, digits, '.', '_', '-'"
-            )
+            refusal = refusal or IntakeRefused(FileReason.BAD_RUN_ID, _RUN_ID_RULE)
             run_id = ""
         entry = self._entry(job)
         run_id = run_id or _generated(record, job or Job(), entry)
-        priority = headers.get(HEADER_PRIORITY)
-        if priority is not None and not (_NUMBER.fullmatch(priority) and int(priority) <= MAX_PRIORITY):
-            refusal = refusal or IntakeRefused(FileReason.BAD_HEADER, f"priority is 0 to {MAX_PRIORITY}")
-            priority = None
-        encoding = headers.get(HEADER_ENCODING, "").strip().lower()
-        if encoding not in ("", "gzip", "identity"):
+        priority, bad = _priority(headers.get(HEADER_PRIORITY))
+        refusal = refusal or bad
+        if headers.get(HEADER_ENCODING, "").strip().lower() not in ("", "gzip", "identity"):
             refusal = refusal or IntakeRefused(FileReason.BAD_HEADER, "content-encoding is gzip or nothing")
         filename = Path(headers.get(HEADER_FILENAME, "").replace("\\", "/")).name[:MAX_NAME]
-        return Submission(
-            run_id=run_id,
+        file = RunFile(
             label=clean_label(record.key or filename or run_id),
             filename=filename,
-            job_name=job_name[:MAX_NAME],
-            priority=DEFAULT_PRIORITY if priority is None else int(priority),
             source=source,
             sha256=sha256,
+            ranges=ranges_of(job) if job is not None else [],
+        )
+        return Submission(
+            run_id=run_id,
+            job_name=job_name[:MAX_NAME],
+            priority=priority,
+            files=(file,),
+            places=_places(record, source),
             job=job,
             job_fields=fields,
             model_entry=entry.model_dump(mode="json", exclude_defaults=True) if entry is not None else {},
             refusal=refusal,
         )
 
-    def _job(self, name: str) -> tuple[Job, dict[str, object]]:
+    def _job(self, name: str) -> tuple[Job, dict[str, Any]]:
         if not is_job_name(name):
             raise IntakeRefused(FileReason.UNKNOWN_JOB, "a job's name has letters, digits, '_' and '-'")
         path = self._jobs_dir / f"{name}.yaml"
@@ -238,6 +351,38 @@ class IntakeReader:
     def _entry(self, job: Job | None) -> ModelEntry | None:
         """Return what `models.json` says of the job's model; None for the fleet's own."""
         return self._catalogue().entry(job.model.name) if job is not None and job.model.name else None
+
+
+def _refusal(error: JobRefused | PromptRefused | RequestRefused) -> IntakeRefused:
+    if isinstance(error, RequestRefused):
+        return IntakeRefused(error.reason, error.detail)
+    reason = FileReason.BAD_JOB if isinstance(error, JobRefused) else FileReason.BAD_PROMPT
+    return IntakeRefused(reason, str(error))
+
+
+def _priority(text: str | None) -> tuple[int, IntakeRefused | None]:
+    """Return a run's priority; the usual one, and why, for what is none."""
+    if text is None:
+        return DEFAULT_PRIORITY, None
+    if _NUMBER.fullmatch(text) and int(text) <= MAX_PRIORITY:
+        return int(text), None
+    return DEFAULT_PRIORITY, IntakeRefused(FileReason.BAD_HEADER, f"priority is 0 to {MAX_PRIORITY}")
+
+
+def _places(record: _Origin, source: MessageSource | UriSource) -> tuple[Place, ...]:
+    offsets = source.offsets if isinstance(source, MessageSource) else [record.offset]
+    return tuple((record.partition, offset) for offset in offsets)
+
+
+def _with_spare(submission: Submission, parts: _Parts) -> Submission:
+    """Return a chunked file's submission with the chunks that came twice among its places."""
+    spare = tuple((parts.first.partition, offset) for offset in parts.spare)
+    return replace(submission, places=(*submission.places, *spare))
+
+
+def content_type(headers: dict[str, str]) -> str:
+    """Return what a record says its value is."""
+    return headers.get(HEADER_TYPE, "").split(";")[0].strip()
 
 
 def _generated(record: _Origin, job: Job, entry: ModelEntry | None) -> str:

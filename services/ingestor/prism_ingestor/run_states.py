@@ -15,6 +15,8 @@ from prism_ingestor.sources import SourceChanged, Sources
 
 log = get_logger(__name__)
 
+_BEFORE_MERGING = (RunState.RUNNING, RunState.PAUSED)
+
 
 class RunStates:
     """Writes every change of state but the first one, and starts and ends what hangs on it.
@@ -65,7 +67,7 @@ class RunStates:
 
     def _start(self, record: RunRecord, checked: Checked) -> None:
         first = record.state is RunState.ACCEPTED
-        if checked.plain is None:
+        if checked.reason is not None:
             self._ledger.write(
                 record,
                 state=RunState.REFUSED if first else RunState.FAILED,
@@ -84,7 +86,7 @@ class RunStates:
             "state": RunState.RUNNING,
             "stalled": None,
             "prompt": checked.prompt,
-            "files": [checked.file],
+            "files": list(checked.files),
         }
         # Only then: a worker that meets a batch finds the run by reading `prism.runs` to its end.
         self._ledger.write(record, begin, **changes)
@@ -111,6 +113,8 @@ class RunStates:
             self._ledger.write(record, state=RunState.RUNNING)
             if record.run_id in self._feeder.feeds:
                 self._feeder.feeds[record.run_id].moved_at = self._clock()
+        elif command is CommandName.MERGE and not record.state.ended:
+            self._ledger.change(record.run_id, merge_asked=True)
         elif command is CommandName.CANCEL and not record.state.ended:
             self.end(record, RunState.CANCELLED, "cancelled", "cancelled by command")
         return True
@@ -127,6 +131,9 @@ class RunStates:
             digests = ", ".join(one[:12] for one in progress.model_digests)
             detail = f"the model changed in the middle: {digests}; send the file again under another run id"
             self.end(record, RunState.FAILED, FileReason.MODEL_CHANGED, detail)
+        elif record.state in _BEFORE_MERGING and feed.stops_at_failure and progress.rows_failed:
+            detail = f"{progress.rows_failed} rows failed, and error_handling.strategy is stop"
+            self.end(record, RunState.FAILED, FileReason.ROW_FAILED, detail)
         elif progress.state is MergeState.PUBLISHED:
             failed = progress.rows_failed > 0
             state = RunState.COMPLETED_WITH_FAILURES if failed else RunState.COMPLETED

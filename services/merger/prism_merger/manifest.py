@@ -11,6 +11,7 @@ from typing import Any
 
 from prism.messages import RunFile, RunState
 from prism.runs.catalogue import CatalogueRefused, entry_of
+from prism.runs.ranges import RowNumbers
 from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
@@ -102,6 +103,7 @@ def _file(
         "input_sha256": source.sha256,
         "status": ("published_partial" if run.partial else "published") if mark else "not_published",
         "rows_in": source.rows,
+        "row_ranges": [{"start": first, "end": last} for first, last in source.ranges] or None,
         "rows_ok": file.ok,
         "rows_failed": file.rows_failed,
         "rows_missing": file.missing,
@@ -127,14 +129,22 @@ def _sort_note(plan: RunPlan) -> dict[str, Any] | None:
 @dataclass(slots=True)
 class _Range:
     label: str
+    numbers: RowNumbers
     first: FailedRow
     last: FailedRow
 
+    def is_followed_by(self, row: FailedRow) -> bool:
+        """Whether a row lies next in the file, with the same reason."""
+        last = self.last.ordinal
+        together = row.ordinal == last + 1 and self.numbers[row.ordinal] == self.numbers[last] + 1
+        return together and row.reason == self.last.reason
+
     def as_json(self) -> str:
+        start, end = self.numbers[self.first.ordinal], self.numbers[self.last.ordinal]
         return json.dumps(
             {
                 "label": self.label,
-                "row_range": {"start": self.first.ordinal + 1, "end": self.last.ordinal + 1},
+                "row_range": {"start": start, "end": end},
                 "row_ids": {"first": self.first.row_id, "last": self.last.row_id},
                 "reason": self.first.reason,
                 "count": self.last.ordinal - self.first.ordinal + 1,
@@ -153,12 +163,15 @@ def write_failed_ranges(run: RunAccount, plan: RunPlan, rows: RowReader, places:
 def _ranges_text(run: RunAccount, plan: RunPlan, rows: RowReader) -> Iterator[bytes]:
     before = "[\n"
     for file in run.files.values():
-        for one in _ranges(file, rows):
+        source = plan.file(file.label)
+        numbers = RowNumbers(source.ranges)
+        for one in _ranges(file, numbers, rows):
             yield (before + one.as_json()).encode()
             before = ",\n"
-        for first, end in file.merged.gaps(plan.file(file.label).rows) if file.missing else ():
+        for first, end in _missing(file, source, numbers):
             gap = _Range(
                 file.label,
+                numbers,
                 FailedRow(first, "", run.missing_reason, ""),
                 FailedRow(end - 1, "", run.missing_reason, ""),
             )
@@ -167,15 +180,20 @@ def _ranges_text(run: RunAccount, plan: RunPlan, rows: RowReader) -> Iterator[by
     yield b"\n]\n"
 
 
-def _ranges(file: FileAccount, rows: RowReader) -> Iterator[_Range]:
+def _missing(file: FileAccount, source: RunFile, numbers: RowNumbers) -> Iterator[tuple[int, int]]:
+    for first, end in file.merged.gaps(source.rows) if file.missing else ():
+        yield from numbers.stretches(first, end)
+
+
+def _ranges(file: FileAccount, numbers: RowNumbers, rows: RowReader) -> Iterator[_Range]:
     current: _Range | None = None
     for row in rows.failures(file.file_id):
-        if current and row.ordinal == current.last.ordinal + 1 and row.reason == current.last.reason:
+        if current and current.is_followed_by(row):
             current.last = row
             continue
         if current:
             yield current
-        current = _Range(file.label, row, row)
+        current = _Range(file.label, numbers, row, row)
     if current:
         yield current
 

@@ -43,11 +43,14 @@ def verdict(
     """
     if record is not None and is_broken_off(record):
         return _broken_off(run, plan, record, cursor, silent_s, quiet_s)
-    return _complete(run, plan) if is_complete(run, plan) else None
+    asked = record is not None and record.merge_asked
+    return _complete(run, plan, asked) if is_complete(run, plan) else None
 
 
-def _complete(run: RunAccount, plan: RunPlan) -> Verdict:
+def _complete(run: RunAccount, plan: RunPlan, asked: bool) -> Verdict | None:
     merge, rows = plan.job.merge, plan.record.rows
+    if not merge.auto_merge and not asked:
+        return None
     if merge.condition == "any_success" and rows and not run.ok:
         return Verdict(Outcome.WITHHELD, "merge.condition is any_success, and no row has an answer")
     if not merge.allows(rows, run.failed):

@@ -3,7 +3,7 @@
 The bytes themselves are no JSON: what describes them are the record's headers, named here once.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ HEADER_PART = "part"
 HEADER_PARTS = "parts"
 HEADER_FILE = "file"
 
+MAX_FILES = 1000
 INGESTOR_GROUP = "prism-ingestor"
 
 REFERENCE_TYPE = "application/json"
@@ -48,6 +49,7 @@ class RequestedFile(Part):
     filename: str = Field("", max_length=255)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     uri: str | None = Field(None, max_length=4096, description="file:///… inside an allowed folder")
+    encoding: Literal["gzip"] | None = Field(None, description="of what lies at the uri")
     ranges: list[tuple[int, int]] = Field([], max_length=100_000, description="rows taken, from 1; none: all")
 
 
@@ -61,5 +63,5 @@ class RunRequest(Message):
     job: dict[str, Any]
     prompt: dict[str, Any]
     model_entry: dict[str, Any] = {}
-    files: list[RequestedFile] = Field(min_length=1, max_length=1000)
+    files: list[RequestedFile] = Field(min_length=1, max_length=MAX_FILES)
     parent: str = Field("", description="the run whose failed rows these are")

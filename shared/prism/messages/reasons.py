@@ -63,6 +63,7 @@ class FileReason(StrEnum):
     TOO_LARGE = "too_large"
     CHECKSUM_MISMATCH = "checksum_mismatch"
     MODEL_CHANGED = "model_changed"
+    ROW_FAILED = "row_failed"
     SOURCE_CHANGED = "source_changed"
     SOURCE_GONE = "source_gone"
     RUN_ID_TAKEN = "run_id_taken"
@@ -71,6 +72,7 @@ class FileReason(StrEnum):
     BAD_JOB = "bad_job"
     BAD_PROMPT = "bad_prompt"
     BAD_REFERENCE = "bad_reference"
+    BAD_REQUEST = "bad_request"
     BAD_HEADER = "bad_header"
     INCOMPLETE_CHUNKS = "incomplete_chunks"
 

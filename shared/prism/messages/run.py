@@ -114,7 +114,8 @@ class CutPosition(Part):
     """Where the batch `sequence` begins: enough to cut it again, byte for byte."""
 
     sequence: int = 0
-    ordinal: int = Field(0, description="0-based row number")
+    ordinal: int = Field(0, description="0-based number among the rows that are taken")
+    skipped: int = Field(0, description="rows before it that are not taken")
     offset: int = Field(0, description="byte offset in the plain (inflated) CSV; 0 = after the header")
     line: int = 0
 

@@ -33,13 +33,13 @@ def row_position(cut: CutPosition) -> Position | None:
     """Return where to read on; None is the first row."""
     if cut.offset == 0:
         return None
-    return Position(ordinal=cut.ordinal, offset=cut.offset, line=cut.line)
+    return Position(ordinal=cut.ordinal + cut.skipped, offset=cut.offset, line=cut.line)
 
 
 def cut_rows(
     rows: Iterable[Row], batch_size: int, start: CutPosition, max_bytes: int = MAX_BATCH_BYTES
 ) -> Iterator[Cut]:
-    """Cut rows, the first of which stands at `start`, into batches."""
+    """Cut rows, the first of which stands at `start` or is the first taken behind it, into batches."""
     held: list[Row] = []
     size = 0
     for row in rows:
@@ -56,5 +56,12 @@ def cut_rows(
 
 def _close(start: CutPosition, held: list[Row]) -> Cut:
     end = held[-1].end
-    after = CutPosition(sequence=start.sequence + 1, ordinal=end.ordinal, offset=end.offset, line=end.line)
+    ordinal = start.ordinal + len(held)
+    after = CutPosition(
+        sequence=start.sequence + 1,
+        ordinal=ordinal,
+        skipped=end.ordinal - ordinal,
+        offset=end.offset,
+        line=end.line,
+    )
     return Cut(start=start, end=after, rows=tuple(held))

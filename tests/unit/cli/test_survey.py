@@ -63,12 +63,12 @@ def surveyed(
     **job: Any,
 ) -> tuple[Survey, RunContext]:
     found = checked(path, folder, job, prompt)
-    assert found.plain is not None
-    run = record(path, job, prompt).model_copy(update={"files": [found.file]})
+    assert found.plains
+    run = record(path, job, prompt).model_copy(update={"files": [found.files[0]]})
     context = RunContext.of(run, "m", lambda _: ServerGroup([]))
     fmt = table_format(context.job, prompt)
     some = tuple(memories) or (SharedAnswers(),)
-    return survey(found.plain, fmt, context, wanted, some, random.Random(seed)), context
+    return survey(found.plains[0], fmt, context, wanted, some, random.Random(seed)), context
 
 
 # Pass 1
@@ -76,7 +76,11 @@ def surveyed(
 
 def test_an_accepted_file_is_counted_as_the_ingestor_counts_it(tmp_path: Path) -> None:
     found = checked(written(tmp_path, ["a"] * 25), tmp_path, {}, PROMPT)
-    assert (found.file.rows, found.file.batches, found.file.columns) == (25, 3, ["RowID", "Message"])
+    assert (found.files[0].rows, found.files[0].batches, found.files[0].columns) == (
+        25,
+        3,
+        ["RowID", "Message"],
+    )
     assert list((tmp_path / "work").rglob("check-*")) == []
 
 
@@ -84,9 +88,9 @@ def test_a_packed_file_is_unpacked_into_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(written(tmp_path, ["a", "b"]).read_bytes()))
     found = checked(path, tmp_path, {}, PROMPT)
-    assert found.file.rows == 2
-    assert found.plain is not None
-    assert found.plain.path.is_relative_to(tmp_path / "work")
+    assert found.files[0].rows == 2
+    assert found.plains
+    assert found.plains[0].path.is_relative_to(tmp_path / "work")
 
 
 @pytest.mark.parametrize(

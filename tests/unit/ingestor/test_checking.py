@@ -106,15 +106,15 @@ def await_true(condition: Callable[[], bool], what: str) -> None:
 def test_a_good_file(desk: Desk) -> None:
     found = desk.checked(job={"model": {"batch_size": "2"}})
     assert found.reason is None
-    assert found.plain is not None
-    assert (found.file.rows, found.file.batches, found.file.bytes) == (3, 2, len(CSV))
-    assert found.file.columns == ["RowID", "Message"]
+    assert found.plains
+    assert (found.files[0].rows, found.files[0].batches, found.files[0].bytes) == (3, 2, len(CSV))
+    assert found.files[0].columns == ["RowID", "Message"]
     assert found.prompt == PROMPT
 
 
 def test_a_run_whose_price_cannot_be_read_is_refused_like_one_whose_job_cannot(desk: Desk) -> None:
     found = desk.checked(model_entry={"price": {"prompt": "free", "completion": "0"}})
-    assert (found.reason, found.plain) == (FileReason.BAD_JOB, None)
+    assert (found.reason, found.plains) == (FileReason.BAD_JOB, ())
     assert "model_entry: price.prompt" in (found.detail or "")
     assert desk.checked("newer", model_entry={"backend": "vllm"}).reason is None
 
@@ -122,7 +122,7 @@ def test_a_run_whose_price_cannot_be_read_is_refused_like_one_whose_job_cannot(d
 def test_a_header_without_rows_is_a_run_of_zero_rows(desk: Desk) -> None:
     desk.sources.outcomes["r"] = b"RowID,Message\n"
     found = desk.checked()
-    assert (found.reason, found.file.rows, found.file.batches) == (None, 0, 0)
+    assert (found.reason, found.files[0].rows, found.files[0].batches) == (None, 0, 0)
 
 
 CONTROLS = b"\x01" * 3_000_000
@@ -147,7 +147,7 @@ CONTROLS = b"\x01" * 3_000_000
 def test_files_that_are_refused(desk: Desk, content: bytes, reason: FileReason, line: int | None) -> None:
     desk.sources.outcomes["r"] = content
     found = desk.checked()
-    assert (found.plain, found.reason, found.line) == (None, reason, line)
+    assert (found.plains, found.reason, found.line) == ((), reason, line)
     assert found.detail
     assert "\n" not in found.detail
 
@@ -155,7 +155,7 @@ def test_files_that_are_refused(desk: Desk, content: bytes, reason: FileReason, 
 def test_a_long_row_of_plain_text_travels(desk: Desk) -> None:
     desk.sources.outcomes["r"] = b"Message\n" + b"x" * 7_000_000 + b"\n"
     found = desk.checked()
-    assert (found.reason, found.file.rows) == (None, 1)
+    assert (found.reason, found.files[0].rows) == (None, 1)
 
 
 def test_jobs_and_prompts_that_cannot_be_used(desk: Desk) -> None:
@@ -167,13 +167,13 @@ def test_jobs_and_prompts_that_cannot_be_used(desk: Desk) -> None:
 def test_a_run_that_was_fed_keeps_its_prompt_and_counts(desk: Desk) -> None:
     (desk.folder / "prompt.json").unlink()
     found = desk.checked(prompt=PROMPT, file={"columns": ["Message"], "rows": 99, "batches": 7})
-    assert (found.reason, found.file.rows, found.file.batches, found.prompt) == (None, 99, 7, PROMPT)
+    assert (found.reason, found.files[0].rows, found.files[0].batches, found.prompt) == (None, 99, 7, PROMPT)
 
 
 def test_a_changed_source_says_so(desk: Desk) -> None:
     desk.sources.outcomes["r"] = SourceChanged(FileReason.SOURCE_GONE, "gone")
     found = desk.checked(file={"columns": ["Message"]}, prompt=PROMPT)
-    assert (found.plain, found.reason, found.detail) == (None, FileReason.SOURCE_GONE, "gone")
+    assert (found.plains, found.reason, found.detail) == ((), FileReason.SOURCE_GONE, "gone")
 
 
 @pytest.mark.promise(9)
@@ -192,7 +192,7 @@ def test_a_source_that_cannot_be_read_now_waits_and_holds_up_no_other(desk: Desk
 @pytest.mark.parametrize("reason", [FileReason.NO_SPACE, FileReason.GZIP_BOMB])
 def test_a_full_disk_fails_no_run_that_was_accepted(desk: Desk, reason: FileReason) -> None:
     desk.sources.outcomes["r"] = [TableRefused(reason, "no room")]
-    assert desk.checked(file={"columns": ["Message"]}, prompt=PROMPT).plain is not None
+    assert desk.checked(file={"columns": ["Message"]}, prompt=PROMPT).plains
     desk.sources.outcomes["new"] = TableRefused(reason, "no room")
     assert desk.checked("new").reason is reason
 

@@ -69,8 +69,8 @@ def refused(submission: Submission | None) -> tuple[FileReason, str]:
 def test_a_file_and_nothing_else(intake: Intake) -> None:
     found = accepted(intake.read())
     assert found.run_id == "run_v1_m0_20261121_101112_3-0"
-    assert (found.label, found.job_name, found.priority) == ("march", "default", 5)
-    assert found.source == MessageSource(partition=3, offsets=[0])
+    assert (found.files[0].label, found.job_name, found.priority) == ("march", "default", 5)
+    assert found.files[0].source == MessageSource(partition=3, offsets=[0])
 
 
 def test_every_header(intake: Intake) -> None:
@@ -84,14 +84,14 @@ def test_every_header(intake: Intake) -> None:
             priority="9",
         )
     )
-    assert (found.run_id, found.job_name, found.filename, found.priority) == (
+    assert (found.run_id, found.job_name, found.files[0].filename, found.priority) == (
         "t1",
         "feedback",
         "march.csv",
         9,
     )
-    assert found.label.startswith("m_rz-")
-    assert found.source.encoding == "gzip"
+    assert found.files[0].label.startswith("m_rz-")
+    assert found.files[0].source.encoding == "gzip"
     assert found.job_fields["project"] == {"name": "feedback", "version": "v2"}
 
 
@@ -104,7 +104,7 @@ def test_a_generated_id_is_of_job_time_and_place(intake: Intake) -> None:
     [(None, "a.csv", "a.csv"), (b"", "a.csv", "a.csv"), (None, "", "t1"), (b"k", "a", "k")],
 )
 def test_what_the_label_is(intake: Intake, key: bytes | None, filename: str, label: str) -> None:
-    assert accepted(intake.read(key=key, filename=filename, run_id="t1")).label == label
+    assert accepted(intake.read(key=key, filename=filename, run_id="t1")).files[0].label == label
 
 
 @pytest.mark.promise(8)
@@ -185,7 +185,7 @@ def test_headers_that_the_client_cannot_read_are_no_default_job(intake: Intake) 
 def test_a_megabyte_in_a_header_does_not_travel(intake: Intake) -> None:
     found = intake.read(filename="\x01" * 1_000_000, job="\x01" * 1_000_000)
     assert found is not None
-    assert len(found.filename) == len(found.job_name) == MAX_NAME
+    assert len(found.files[0].filename) == len(found.job_name) == MAX_NAME
 
 
 def test_a_reference(intake: Intake) -> None:
@@ -197,8 +197,8 @@ def test_a_reference(intake: Intake) -> None:
             content_encoding="gzip",
         )
     )
-    assert found.source == UriSource(uri="file:///x.csv", encoding="gzip")
-    assert found.sha256 == sha256
+    assert found.files[0].source == UriSource(uri="file:///x.csv", encoding="gzip")
+    assert found.files[0].sha256 == sha256
 
 
 @pytest.mark.parametrize(
@@ -220,10 +220,10 @@ def test_chunks_in_any_order_and_some_twice(tmp_path: Path, order: list[int], tw
         assert intake.reader.needed_from(3) == 0
     found = accepted(intake.part(order[-1], 5))
     sent.append(order[-1])
-    assert found.source == MessageSource(partition=3, offsets=[sent.index(number) for number in range(1, 6)])
-    assert sorted([*found.source.offsets, *found.spare]) == list(
-        range(len(sent))
-    )  # every one can be committed
+    assert found.files[0].source == MessageSource(
+        partition=3, offsets=[sent.index(number) for number in range(1, 6)]
+    )
+    assert sorted(found.places) == [(3, offset) for offset in range(len(sent))]  # all can be committed
     assert intake.reader.needed_from(3) is None
 
 
@@ -232,7 +232,7 @@ def test_two_files_do_not_mix(intake: Intake) -> None:
     assert intake.part(1, 2, run_id="b") is None
     assert intake.part(2, 2, run_id="a", key=b"other") is None
     found = accepted(intake.part(2, 2, run_id="b"))
-    assert (found.run_id, found.source) == ("b", MessageSource(partition=3, offsets=[1, 3]))
+    assert (found.run_id, found.files[0].source) == ("b", MessageSource(partition=3, offsets=[1, 3]))
 
 
 @pytest.mark.promise(7)
@@ -240,7 +240,7 @@ def test_chunks_that_disagree_make_no_file_with_a_hole(intake: Intake) -> None:
     assert intake.part(1, 2) is None
     assert refused(intake.part(3, 3)) == (FileReason.BAD_HEADER, "big")
     found = accepted(intake.part(2, 2))
-    assert found.source == MessageSource(partition=3, offsets=[0, 2])
+    assert found.files[0].source == MessageSource(partition=3, offsets=[0, 2])
 
 
 def test_a_file_is_given_up_when_its_next_chunk_does_not_come(intake: Intake) -> None:
@@ -255,8 +255,9 @@ def test_a_file_is_given_up_when_its_next_chunk_does_not_come(intake: Intake) ->
     assert refused(found) == (FileReason.INCOMPLETE_CHUNKS, "big")
     assert found.refusal is not None
     assert "2 of 3 chunks came, part 2 did not" in found.refusal.detail
-    assert found.filename == "big.csv"
-    assert (found.source, found.spare) == (MessageSource(partition=3, offsets=[0, 1]), (2,))
+    assert found.files[0].filename == "big.csv"
+    assert found.files[0].source == MessageSource(partition=3, offsets=[0, 1])
+    assert found.places == ((3, 0), (3, 1), (3, 2))
     assert intake.reader.given_up() == []
     assert intake.reader.needed_from(3) is None
 

@@ -85,8 +85,8 @@ class Office:
     def checked(self, run_id: str = "r", reason: FileReason | None = None) -> None:
         """Pass 1 is through with a run."""
         file = RunFile(label="l", source=UriSource(uri="file:///x"), **CHECKED)
-        plain = None if reason else PlainFile(self.spooled(run_id), "", len(CSV))
-        self.checker.done.put(Checked(run_id, file, {"system_prompt": "x"}, plain, reason))
+        plains = () if reason else (PlainFile(self.spooled(run_id), "", len(CSV)),)
+        self.checker.done.put(Checked(run_id, (file,), {"system_prompt": "x"}, plains, reason))
         self.states.start_checked()
 
     def run(self, run_id: str = "r") -> None:

@@ -1,0 +1,103 @@
+"""Requested runs while they come in: the request, and those of its files that travel in the topic.
+
+A request and its files may come in any order and in any partitions. None of them counts as read before the
+run is written: until then a death makes whoever is next read them all again.
+"""
+
+from dataclasses import dataclass, field
+
+from prism.messages import (
+    BadMessage,
+    FileReason,
+    MessageSource,
+    RequestedFile,
+    RunFile,
+    RunRequest,
+    UriSource,
+)
+from prism.runs.naming import clean_label
+from prism.runs.ranges import RangesRefused, RowRanges, ordered
+
+Place = tuple[int, int]
+
+
+class RequestRefused(Exception):
+    """A request that no run can be made of, in one line."""
+
+    def __init__(self, reason: FileReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class Requested:
+    """What has come of one requested run. `places`: partition and offset of every record of it."""
+
+    last_at: float
+    request: RunRequest | None = None
+    priority: str | None = None
+    files: dict[int, MessageSource] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
+
+    def came(self, number: int, source: MessageSource) -> None:
+        """Take in one file; the first of a number counts."""
+        self.files.setdefault(number, source)
+
+    @property
+    def awaited(self) -> list[int]:
+        """The numbers of the files that have not come; all are unknown before the request."""
+        if self.request is None:
+            return []
+        return [
+            number
+            for number, one in enumerate(self.request.files, 1)
+            if one.uri is None and number not in self.files
+        ]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run can be made."""
+        return self.request is not None and not self.awaited
+
+    def missing(self) -> str:
+        """Return what did not come, in words."""
+        if self.request is None:
+            return f"{len(self.files)} files came, the request that names the job did not"
+        return f"file {self.awaited[0]} of {len(self.request.files)} did not come"
+
+
+def parse_request(value: bytes | None) -> RunRequest:
+    """Return a request. Raise RequestRefused."""
+    try:
+        found = RunRequest.parse(value)
+    except BadMessage as error:
+        raise RequestRefused(FileReason.BAD_REQUEST, str(error)) from None
+    labels = [clean_label(one.label) for one in found.files]
+    twice = next((one for one in labels if labels.count(one) > 1), None)
+    if twice is not None:
+        raise RequestRefused(FileReason.BAD_REQUEST, f"two files have the label {twice}")
+    return found
+
+
+def run_files(requested: Requested, job_ranges: RowRanges) -> list[RunFile]:
+    """Return the files of a complete request. Raise RequestRefused."""
+    assert requested.request is not None
+    return [
+        _run_file(one, requested.files.get(number), job_ranges)
+        for number, one in enumerate(requested.request.files, 1)
+    ]
+
+
+def _run_file(one: RequestedFile, source: MessageSource | None, job_ranges: RowRanges) -> RunFile:
+    try:
+        ranges = ordered(one.ranges) or job_ranges
+    except RangesRefused as error:
+        raise RequestRefused(FileReason.BAD_REQUEST, f"{one.label}: {error}") from None
+    return RunFile(
+        label=clean_label(one.label),
+        filename=one.filename,
+        source=UriSource(uri=one.uri, encoding=one.encoding) if source is None else source,
+        sha256=one.sha256,
+        ranges=ranges,
+    )
