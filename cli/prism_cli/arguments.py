@@ -10,12 +10,17 @@ from prism_cli.exits import USAGE
 # Command → the module whose `run(options)` does it.
 MODULES = {
     "up": "prism_cli.up",
+    "down": "prism_cli.down",
+    "run": "prism_cli.running",
+    "retry": "prism_cli.retry",
+    "summary": "prism_cli.summary",
     "submit": "prism_cli.submission",
     "status": "prism_cli.status",
     "watch": "prism_cli.watching",
     "pause": "prism_cli.control",
     "resume": "prism_cli.control",
     "cancel": "prism_cli.control",
+    "merge": "prism_cli.control",
     "doctor": "prism_cli.doctor",
     "models": "prism_cli.models",
     "demo": "prism_cli.demo",
@@ -48,9 +53,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_up(commands)
+    _add_run(commands)
     _add_submit(commands)
     _add_looking(commands)
     _add_control(commands)
+    _add_retry(commands)
     _add_care(commands)
     _add_models(commands)
     return whole
@@ -96,6 +103,64 @@ def _add_up(commands: Commands) -> None:
         "--jobs-dir", type=Path, metavar="DIR", help="job files (default: PRISM_JOBS_DIR or ./jobs)"
     )
     up.add_argument("--concurrency", type=_positive, metavar="N", help="model calls at once per worker")
+    up.add_argument(
+        "--until-idle", type=_seconds, metavar="S", help="stop when no run was under way for S seconds"
+    )
+    up.add_argument(
+        "--output-root",
+        type=Path,
+        metavar="DIR",
+        help="where jobs' folders lie (default: the fleet's folder)",
+    )
+    up.add_argument(
+        "--worker-retries", type=_retries, metavar="N", help="starts of a worker that dies (default: many)"
+    )
+    _add(commands, "down", "stop the local fleet; its runs go on at the next start")
+
+
+def _add_run(commands: Commands) -> None:
+    run = _add_client(
+        commands, "run", "annotate the files of a job, with a fleet of its own if none is there"
+    )
+    run.add_argument("config", type=Path, metavar="JOB", help="the job file, as job_config.yaml")
+    run.add_argument("--run-id", type=_run_id, metavar="ID", help="the run's id (default: one is made)")
+    run.add_argument("--version", metavar="TAG", help="another version than the job's")
+    run.add_argument("--workers", type=_positive, metavar="N", help="workers of a fleet that is brought up")
+    run.add_argument("--model", metavar="NAME", help="another model than the job's")
+    run.add_argument(
+        "--rows", type=_rows, metavar="A-B", action="append", help="only these rows of each file, from 1"
+    )
+    run.add_argument("--priority", type=_priority, metavar="0-9", help="as for prism submit (default: 5)")
+    run.add_argument("--reference", action="store_true", help="send where files lie, not their bytes")
+    run.add_argument("--detach", action="store_true", help="do not follow the run; it goes on")
+    run.add_argument("--follow", dest="detach", action="store_false", help="follow the run (the default)")
+    run.add_argument(
+        "--on-failure",
+        choices=("ask", "retry", "publish", "leave"),
+        help="what to do with failed rows (default: ask on a terminal if the job says so, else leave)",
+    )
+    run.add_argument("--timeout", type=_seconds, metavar="S", help="follow no longer than this")
+    deeds = run.add_mutually_exclusive_group()
+    texts = {
+        "--dry-run": "send nothing: check the files, ask a sample, tell what a run takes",
+        "--monitor-only": "follow a run that is there (default: the newest under way)",
+        "--resume": "go on with a run (needs --run-id)",
+        "--summary": "print what a run left (needs --run-id)",
+        "--pause-run": "pause a run (needs --run-id)",
+        "--resume-run": "go on with a paused run, and leave it (needs --run-id)",
+    }
+    for name, text in texts.items():
+        deeds.add_argument(name, dest="deed", action="store_const", const=name[2:], help=text)
+    run.add_argument(
+        "--sample", type=_sample, metavar="N", help="with --dry-run: batches to ask (default: 10)"
+    )
+    run.add_argument("--concurrency", type=_positive, metavar="N", help="model calls at once per worker")
+    run.add_argument(
+        "--model-server",
+        default="auto",
+        metavar="auto|embedded|URL",
+        help="as for prism up; embedded answers by rules, whatever model the job names",
+    )
 
 
 def _add_submit(commands: Commands) -> None:
@@ -141,9 +206,20 @@ def _add_control(commands: Commands) -> None:
         "pause": "stop feeding a run; what is under way is finished",
         "resume": "go on with a paused run",
         "cancel": "end a run for good",
+        "merge": "publish the output of a run whose job says `auto_merge: false`",
     }
     for name, text in texts.items():
         _add_client(commands, name, text).add_argument("run_id", type=_run_id, metavar="RUN")
+
+
+def _add_retry(commands: Commands) -> None:
+    retry = _add_client(commands, "retry", "do a run's failed rows again and complete its output")
+    retry.add_argument("run_id", type=_run_id, metavar="RUN")
+    retry.add_argument("--publish", action="store_true", help="ask nothing again: publish a withheld output")
+    retry.add_argument("--detach", action="store_true", help="do not follow the retry; it goes on")
+    retry.add_argument("--timeout", type=_seconds, metavar="S", help="follow no longer than this")
+    summary = _add_client(commands, "summary", "print what a run left, in words")
+    summary.add_argument("run_id", type=_run_id, metavar="RUN")
 
 
 def _add_care(commands: Commands) -> None:
@@ -194,6 +270,18 @@ def _number(text: str, least: int, most: int) -> int:
 
 def _workers(text: str) -> int:
     return _number(text, 0, 64)
+
+
+def _retries(text: str) -> int:
+    return _number(text, 0, 1000)
+
+
+def _rows(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    pair = _number(first, 1, 10**12), _number(last or first, 1, 10**12)
+    if pair[0] > pair[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} begins behind its end")
+    return pair
 
 
 def _positive(text: str) -> int:

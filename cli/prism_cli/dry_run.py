@@ -18,6 +18,7 @@ from prism.messages import RunFile, RunRecord, RunState, UriSource
 from prism.modelserver import AccessRefused, Endpoint
 from prism.runs.forecast import forecast
 from prism.runs.job import Job, read_job
+from prism.runs.ranges import RowRanges
 from prism.service.settings import load
 from prism_cli import connection as connections
 from prism_cli import fleet_file, model_check, models
@@ -58,6 +59,8 @@ class Plan:
     workers: int
     ingestor: IngestorSettings
     worker: WorkerSettings
+    # None: the job's prompt file is read beside the job.
+    prompt: dict[str, Any] | None = None
 
     @property
     def model_entry(self) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def run(options: Namespace) -> int:
     logging.getLogger("prism").addHandler(logging.NullHandler())
     plan = make_plan(options, connections.environment())
     source = examine(options.file)
-    with tempfile.TemporaryDirectory(prefix="prism-dry-run-") as folder, _telling() as tell:
+    with tempfile.TemporaryDirectory(prefix="prism-dry-run-") as folder, telling() as tell:
         found = predict(plan, source, options.sample or SAMPLE, options.concurrency, Path(folder), tell)
     if options.json:
         write_json(found.as_json())
@@ -119,7 +122,7 @@ def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
     assert_job(options.job, jobs)
     job, fields = read_job(jobs / f"{options.job}.yaml")
     data_dir = fleet.data_dir if fleet else folder
-    told = {**environ, "BOOTSTRAP_SERVER": _NO_BROKER, "PRISM_DATA_DIR": str(data_dir)}
+    ingestor, worker = service_settings(environ, data_dir)
     here = fleet if options.model_server == "auto" else None
     return Plan(
         job_name=options.job,
@@ -129,18 +132,42 @@ def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
         known=known,
         model=job.model.name or (here.model if here else None) or environ.get("OLLAMA_MODEL") or None,
         workers=max(1, sum(one.name == _WORKER for one in fleet.services) if fleet else 1),
-        ingestor=load(IngestorSettings, told),
-        worker=load(WorkerSettings, told),
+        ingestor=ingestor,
+        worker=worker,
     )
 
 
+def service_settings(environ: Mapping[str, str], data_dir: Path) -> tuple[IngestorSettings, WorkerSettings]:
+    """Return the settings that the services would have here."""
+    told = {**environ, "BOOTSTRAP_SERVER": _NO_BROKER, "PRISM_DATA_DIR": str(data_dir)}
+    return load(IngestorSettings, told), load(WorkerSettings, told)
+
+
 def predict(
-    plan: Plan, source: Source, wanted: int, concurrency: int | None, folder: Path, tell: Tell
+    plan: Plan,
+    source: Source,
+    wanted: int,
+    concurrency: int | None,
+    folder: Path,
+    tell: Tell,
+    ranges: RowRanges | None = None,
 ) -> Prediction:
     """Check the file, ask `wanted` batches of it, and return what follows. folder: for scratch."""
-    tell("checking the file")
-    file = RunFile(label=_RUN_ID, source=_uri(source, folder), sha256=source.sha256)
-    checked = check(plan.record(file, {}), source.path, plan.jobs_dir, plan.ingestor.max_source_bytes, folder)
+    tell(f"checking {printable(source.path.name)}")
+    file = RunFile(
+        label=_RUN_ID,
+        filename=source.path.name,
+        source=_uri(source, folder),
+        sha256=source.sha256,
+        ranges=ranges or [],
+    )
+    checked = check(
+        plan.record(file, plan.prompt or {}),
+        source.path,
+        plan.jobs_dir,
+        plan.ingestor.max_source_bytes,
+        folder,
+    )
     model = plan.model or _first_model(plan)
     servers, digest = open_servers(model, plan.places(), plan.worker.health_timeout_s)
     record = plan.record(checked.files[0], checked.prompt)
@@ -189,7 +216,7 @@ def _first_model(plan: Plan) -> str:
 
 
 @contextmanager
-def _telling() -> Iterator[Tell]:
+def telling() -> Iterator[Tell]:
     """Say what is going on while somebody watches."""
     console = messages()
     if not interactive(console):

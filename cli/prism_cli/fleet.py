@@ -23,8 +23,9 @@ from prism_cli import fleet_file
 from prism_cli.connection import without_security
 from prism_cli.exits import BROKER_AWAY, FAILED, MODEL_AWAY, CommandFailed
 from prism_cli.model_choice import ModelChoice
-from prism_cli.probes import NoAnswer, get_json, why_not_ready
-from prism_cli.processes import BrokerChild, Event, Events, Keeper, ServiceChild
+from prism_cli.model_server import answers, embedded_model_server
+from prism_cli.probes import why_not_ready
+from prism_cli.processes import BrokerChild, Event, Events, Keeper, Restarts, ServiceChild
 
 READY_S = 60.0
 # The services end a drain themselves after 30 s.
@@ -54,6 +55,10 @@ class Plan:
     concurrency: int | None = None
     # Where the children run; None: here. Each reads a `.env` there.
     folder: Path | None = None
+    # Below which folder the folders lie that jobs name; None: the data folder.
+    output_root: Path | None = None
+    # How often a worker that dies of itself is started again; None: as often as any service.
+    worker_retries: int | None = None
 
     @property
     def log_dir(self) -> Path:
@@ -78,6 +83,8 @@ class Plan:
             "OLLAMA_HOST": model_server,
             "OLLAMA_MODEL": self.model.model,
         }
+        if self.output_root is not None:
+            found["PRISM_OUTPUT_ROOT"] = str(self.output_root)
         if self.concurrency is not None:
             found["CONCURRENT_REQUESTS"] = str(self.concurrency)
         return found
@@ -113,6 +120,7 @@ class LocalFleet:
             model=self.plan.model.model,
             data_dir=self.plan.data_dir,
             jobs_dir=self.plan.jobs_dir,
+            output_root=self.plan.output_root,
             source_dir=Path(self.plan.environ.get("PRISM_SOURCE_DIR") or self.plan.data_dir),
             pid=os.getpid(),
             services=[_entry(keeper) for keeper in self._keepers.values()],
@@ -183,7 +191,8 @@ class LocalFleet:
         return True
 
     def _begin(self, child: ServiceChild | BrokerChild) -> Keeper:
-        keeper = Keeper(child, self.events)
+        retries = self.plan.worker_retries if child.name == _WORKER else None
+        keeper = Keeper(child, self.events, Restarts(most=retries))
         self._keepers[child.id] = keeper
         keeper.begin()
         return keeper
@@ -224,9 +233,8 @@ class LocalFleet:
         return ServiceChild(name, id, command, environment, self.plan.log_dir / f"{id}.log", self.plan.folder)
 
     def _model_server_child(self) -> ServiceChild:
-        command = [sys.executable, "-P", "-m", "prism_embedded.model_server", "--port", "{port}"]
         log = self.plan.log_dir / "model-server.log"
-        return ServiceChild("model-server", "model-server", command, self.plan.environ, log, self.plan.folder)
+        return embedded_model_server(self.plan.environ, log, self.plan.folder)
 
     def _service_keepers(self) -> list[Keeper]:
         return [one for one in self._keepers.values() if one.child.name in _SERVICES]
@@ -266,7 +274,8 @@ class LocalFleet:
                     )
 
 
-_SERVICES = ("ingestor", "model-worker", "merger")
+_WORKER = "model-worker"
+_SERVICES = ("ingestor", _WORKER, "merger")
 
 
 def _entry(keeper: Keeper) -> fleet_file.Service:
@@ -276,12 +285,9 @@ def _entry(keeper: Keeper) -> fleet_file.Service:
 
 def _serves(keeper: Keeper) -> bool:
     """Return whether a broker or a model server takes requests."""
-    if isinstance(keeper.child, BrokerChild):
+    if not isinstance(keeper.child, ServiceChild):
         return keeper.runs
-    try:
-        return keeper.runs and get_json(f"{keeper.child.url}/api/version", 1.0)[0] == 200
-    except NoAnswer:
-        return False
+    return keeper.runs and answers(keeper.child)
 
 
 def _all_ready(keepers: list[Keeper]) -> bool:

@@ -48,6 +48,7 @@ class FleetFile(BaseModel):
     data_dir: Path
     jobs_dir: Path
     source_dir: Path
+    output_root: Path | None = None
     pid: int
     services: list[Service] = []
 

@@ -158,14 +158,22 @@ class BrokerChild:
 
 
 class Restarts:
-    """When a child that died is started again: at once after a kill from outside, else later and later."""
+    """When a child that died is started again: at once after a kill from outside, else later and later.
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    `most`: how often at most, whatever it died of; None: until it has died MOST_DEATHS times in a minute.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic, most: int | None = None) -> None:
         self._clock = clock
+        self._left = most
         self._deaths: deque[tuple[float, int | None]] = deque(maxlen=100)
 
     def after(self, status: int | None) -> float | None:
         """Count a death; return the seconds until the next start, None when it stays down."""
+        if self._left is not None:
+            if self._left == 0:
+                return None
+            self._left -= 1
         if status == -signal.SIGKILL:
             return _AFTER_KILL_S
         if status == _BAD_SETTINGS:

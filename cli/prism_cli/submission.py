@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -70,6 +70,12 @@ class Envelope:
         if source.encoding:
             found[intake.HEADER_ENCODING] = source.encoding
         return found
+
+
+class Headers(Protocol):
+    """What knows the headers of a file's messages."""
+
+    def headers(self, source: Source) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +175,20 @@ def assert_job(job: str, folder: Path) -> None:
 
 def address(options: Namespace, source: Source, now: datetime) -> Envelope:
     """Return what the messages' key and headers say."""
-    stem = source.path.name
-    for ending in (".gz", ".csv"):
-        stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
     return Envelope(
         job=options.job,
         run_id=options.run_id or new_run_id(options.job, source.sha256, now),
-        label=clean_label(options.label or stem),
+        label=clean_label(options.label or stem(source.path.name)),
         filename=source.path.name,
         priority=options.priority,
     )
+
+
+def stem(name: str) -> str:
+    """Return a file's name without the endings that say how it is written."""
+    for ending in (".gz", ".csv"):
+        name = name[: -len(ending)] if name.lower().endswith(ending) else name
+    return name
 
 
 def new_run_id(job: str, sha256: str, now: datetime) -> str:
@@ -196,7 +206,7 @@ def by_reference(options: Namespace, source: Source, connection: Connection) -> 
     return source.path.resolve().is_relative_to(fleet.source_dir.resolve())
 
 
-def parts(source: Source, envelope: Envelope, reference: bool) -> Iterator[Part]:
+def parts(source: Source, envelope: Headers, reference: bool) -> Iterator[Part]:
     """Yield the messages that carry a file, reading it as they are taken."""
     headers = envelope.headers(source)
     if reference:

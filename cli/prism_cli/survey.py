@@ -12,6 +12,7 @@ from prism.annotation import Answer, Problem, build_prompt
 from prism.messages import Batch, CutPosition, FileReason, RowReason, RunRecord
 from prism.runs.cutting import Cut, cut_rows
 from prism.runs.forecast import Population, Reservoir
+from prism.runs.ranges import taken
 from prism.tables import TableFormat, TableRefused, read_header, read_rows
 from prism_cli.console import printable
 from prism_cli.exits import BAD_INPUT, CommandFailed
@@ -147,7 +148,7 @@ def _cuts(plain: PlainFile, fmt: TableFormat, context: RunContext) -> Iterator[C
     # A photo has a call of its own: a batch of them is as many calls as it has rows.
     size = 1 if context.prompt_file.image_column else context.job.model.batch_size
     rows = read_rows(plain.path, read_header(plain.path, fmt), fmt)
-    return cut_rows(rows, size, CutPosition())
+    return cut_rows(taken(rows, context.record.files[0].ranges), size, CutPosition())
 
 
 def _admitted(cut: Cut, context: RunContext, memory: SharedAnswers, found: Survey) -> Sampled:

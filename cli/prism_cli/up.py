@@ -15,6 +15,7 @@ from prism_cli import fleet_file
 from prism_cli.console import output, printable, say, table, write_json
 from prism_cli.exits import INTERRUPTED
 from prism_cli.fleet import Interrupted, LocalFleet, Plan
+from prism_cli.idle import IdleWatch
 from prism_cli.kafka_cache import download_notice
 from prism_cli.model_choice import EMBEDDED_MODEL, choose, lister, switch_hint
 from prism_cli.processes import Event
@@ -29,7 +30,7 @@ def run(options: Namespace) -> int:
     with fleet_file.owned(plan.data_dir):
         fleet = LocalFleet(plan, report_json if options.json else Reporter())
         with _signals(fleet):
-            return _live(fleet, options.json)
+            return _live(fleet, options)
 
 
 def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
@@ -44,6 +45,8 @@ def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
         bootstrap=bootstrap,
         broker_port=options.broker_port,
         concurrency=options.concurrency,
+        output_root=options.output_root.absolute() if options.output_root else None,
+        worker_retries=options.worker_retries,
     )
     settings = plan.settings(bootstrap or "127.0.0.1:1")
     if bootstrap is not None:
@@ -61,8 +64,8 @@ def jobs_dir(chosen: Path | None, environ: Mapping[str, str]) -> Path:
     return _EXAMPLE_JOBS if not usual.is_dir() and _EXAMPLE_JOBS.is_dir() else usual
 
 
-def _live(fleet: LocalFleet, as_json: bool) -> int:
-    code = INTERRUPTED
+def _live(fleet: LocalFleet, options: Namespace) -> int:
+    code, as_json = INTERRUPTED, options.json
     try:
         if not as_json:
             say(starting_line(fleet.plan))
@@ -71,6 +74,8 @@ def _live(fleet: LocalFleet, as_json: bool) -> int:
             write_json(fleet.describe().as_json())
         else:
             show(fleet)
+        if options.until_idle is not None:
+            IdleWatch(connections.find(options), options.until_idle, fleet.interrupt)
         code = fleet.run()
     except Interrupted:
         pass

@@ -5,6 +5,15 @@ from typing import Any
 
 from prism.messages import RunFile, RunRecord
 
+# What may change from one start to the next: it decides how a run is worked on, not what comes out.
+_INDIFFERENT = {
+    "project.description",
+    "parallelization.enabled",
+    "parallelization.workers",
+    "error_handling.max_worker_retries",
+    "error_handling.prompt_on_failure",
+    "monitoring.dashboard_refresh",
+}
 # A file given by name alone is known by its bytes only once pass 1 has read it.
 _UNKNOWN = None
 
@@ -34,8 +43,12 @@ def difference(
 def _first_difference(mine: Any, theirs: Any, path: str = "") -> str | None:
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         for key in [*mine, *(key for key in theirs if key not in mine)]:
-            found = _first_difference(mine.get(key), theirs.get(key), f"{path}.{key}" if path else str(key))
+            place = f"{path}.{key}" if path else str(key)
+            found = _first_difference(mine.get(key), theirs.get(key), place)
             if found is not None:
                 return found
         return None
-    return None if mine == theirs else (path or "its start")
+    if isinstance(mine, Mapping) or isinstance(theirs, Mapping):
+        # A section that is not there is like an empty one.
+        return _first_difference(mine or {}, theirs or {}, path) if not (mine and theirs) else path
+    return None if mine == theirs or path in _INDIFFERENT else path

@@ -48,6 +48,10 @@ def test_every_command_takes_json() -> None:
         "pause": ["t1"],
         "resume": ["t1"],
         "cancel": ["t1"],
+        "merge": ["t1"],
+        "retry": ["t1"],
+        "summary": ["t1"],
+        "run": ["job.yaml"],
     }
     for command in MODULES:
         assert parser().parse_args([command, *needed.get(command, []), "--json"]).json

@@ -1,0 +1,159 @@
+"""`prism run --dry-run`: the plan of a run, and what it would take, without sending it.
+
+Each file is checked as pass 1 checks it and a few of its batches are asked for real; no broker is needed.
+"""
+
+import logging
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from prism.modelserver import Endpoint
+from prism.modelserver.cloud import CLOUD_HOST
+from prism.runs.naming import output_name
+from prism_cli import connection as connections
+from prism_cli import fleet_file, own_fleet
+from prism_cli.console import count, output, printable, say, write_json
+from prism_cli.dry_run import SAMPLE, Plan, predict, service_settings, telling
+from prism_cli.exits import DONE
+from prism_cli.job_spec import JobSpec, new_run_id, read_spec
+from prism_cli.model_choice import EMBEDDED_MODEL, base_url
+from prism_cli.model_server import await_version, embedded_model_server
+from prism_cli.models import Known
+from prism_cli.prediction import Prediction, screen, warnings
+
+_LEAST_SAMPLE = 2
+_STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the run would be: the default model server, its model, and how many workers."""
+
+    address: str
+    model: str | None
+    workers: int
+
+
+def run(options: Namespace) -> int:
+    """Foretell a run. Sends nothing to a broker; makes the sample's calls."""
+    # What the services' parts would log, this command says in its own words.
+    logging.getLogger("prism").addHandler(logging.NullHandler())
+    environ = connections.environment()
+    spec = read_spec(options.config, options)
+    with (
+        tempfile.TemporaryDirectory(prefix="prism-dry-run-") as folder,
+        _place(spec, Path(folder), options, environ) as (place, spec),
+        telling() as tell,
+    ):
+        plan = _plan(spec, place, options, environ)
+        wanted = max(_LEAST_SAMPLE, (options.sample or SAMPLE) // len(spec.files))
+        found = []
+        for number, one in enumerate(spec.files):
+            scratch = Path(folder) / str(number)
+            scratch.mkdir()
+            found.append(predict(plan, one.source, wanted, options.concurrency, scratch, tell, one.ranges))
+    _tell(spec, place, found, options)
+    return DONE
+
+
+@contextmanager
+def _place(
+    spec: JobSpec, scratch: Path, options: Namespace, environ: Mapping[str, str]
+) -> Iterator[tuple[_Place, JobSpec]]:
+    """Yield where the run would be, with a model server of its own if that is what it would have."""
+    folder = connections.data_dir(options, environ)
+    fleet = fleet_file.read(folder) if fleet_file.alive(folder) else None
+    if fleet is not None and options.model_server == "auto":
+        workers = sum(one.name == "model-worker" for one in fleet.services)
+        yield _Place(fleet.model_server, spec.job.model.name or fleet.model, workers), spec
+        return
+    plan, spec = own_fleet.plan_for(spec, options, environ)
+    name = spec.job.model.name or plan.choice.model
+    if not plan.choice.embedded:
+        yield _Place(str(plan.choice.url), name, plan.workers), spec
+        return
+    say(f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})")
+    server = embedded_model_server(environ, scratch / "model-server.log")
+    server.start()
+    try:
+        await_version(server)
+        yield _Place(server.url, name, plan.workers), spec
+    finally:
+        server.stop(_STOP_S)
+
+
+def _plan(spec: JobSpec, place: _Place, options: Namespace, environ: Mapping[str, str]) -> Plan:
+    key = environ.get("OLLAMA_API_KEY") or None
+    cloud = base_url(environ.get("OLLAMA_CLOUD_HOST") or CLOUD_HOST)
+    ingestor, worker = service_settings(environ, connections.data_dir(options, environ))
+    return Plan(
+        job_name=spec.name,
+        job=spec.job,
+        fields=spec.fields,
+        jobs_dir=spec.path.parent,
+        known=Known(spec.catalogue, Endpoint("ollama", place.address, key, cloud_host=cloud), environ),
+        model=place.model,
+        workers=max(1, place.workers),
+        ingestor=ingestor,
+        worker=worker,
+        prompt=spec.prompt,
+    )
+
+
+def _tell(spec: JobSpec, place: _Place, found: list[Prediction], options: Namespace) -> None:
+    run_id = options.run_id or new_run_id(spec, datetime.now())
+    if options.json:
+        write_json(_as_json(spec, place, run_id, found))
+    else:
+        _show(spec, place, run_id, found)
+    for line in dict.fromkeys(line for one in found for line in warnings(one)):
+        say(f"prism: {line}")
+
+
+def _as_json(spec: JobSpec, place: _Place, run_id: str, found: list[Prediction]) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "run_id": run_id,
+        "model": place.model,
+        "workers": place.workers,
+        "rows": sum(one.survey.rows for one in found),
+        "outputs": _outputs(spec, run_id),
+        "files": [one.as_json() for one in found],
+    }
+
+
+def _outputs(spec: JobSpec, run_id: str) -> list[str]:
+    project = spec.job.project
+    fields = {"project": project.name, "version": project.version, "run_id": run_id}
+    fields["date"] = f"{datetime.now():%Y%m%d}"
+    return [
+        f"{spec.job.output.directory.rstrip('/')}/"
+        + output_name(spec.job.output.naming_pattern, {**fields, "label": one.label})
+        + f".{form}"
+        for one in spec.files
+        for form in spec.job.output.formats
+    ]
+
+
+def _show(spec: JobSpec, place: _Place, run_id: str, found: list[Prediction]) -> None:
+    out = output()
+    rows = sum(one.survey.rows for one in found)
+    lines = Text(overflow="fold")
+    facts = [("run", run_id), ("workers", str(place.workers))]
+    if len(found) > 1:
+        facts.append(("rows", f"{count(rows)} in {count(len(found))} files"))
+    facts += [("output", one) for one in _outputs(spec, run_id)]
+    for name, fact in facts:
+        lines.append(f"{name:<9}", style="bold")
+        lines.append(f"{printable(fact)}\n")
+    out.print(lines, end="")
+    for one in found:
+        out.print(screen(one))

@@ -1,0 +1,230 @@
+"""A job file as `prism run` takes it: its prompt, its model's entry and its input files found and examined.
+
+Paths of a job are relative to its own folder, or else to where the command runs, as PRISM v6 had them.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prism.annotation.prompt_file import PromptFile, PromptRefused
+from prism.annotation.strict_json import NotStrictJson, load_strictly
+from prism.messages import RequestedFile, RunFile, RunRecord, RunRequest, UriSource
+from prism.runs.catalogue import Catalogue, CatalogueRefused, ModelEntry, read_catalogue
+from prism.runs.job import InputFile, Job, parse_job, read_job
+from prism.runs.naming import clean_label, is_run_id, model_tag
+from prism.runs.ranges import RowRanges, ranges_of
+from prism.runs.sameness import difference
+from prism_cli.console import printable
+from prism_cli.exits import BAD_INPUT, USAGE, CommandFailed
+from prism_cli.submission import Source, examine, stem
+
+MAX_PROMPT_BYTES = 1_000_000
+_GLOB = "*?["
+# What a folder of inputs may hold beside others' files.
+_INPUT_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class SpecFile:
+    """One input file, read through once for its checksum."""
+
+    label: str
+    source: Source
+    ranges: RowRanges
+
+    def requested(self, uri: str | None) -> RequestedFile:
+        """Return the file as a request names it."""
+        return RequestedFile(
+            label=self.label,
+            filename=self.source.path.name[:255],
+            sha256=self.source.sha256,
+            uri=uri,
+            encoding="gzip" if uri and self.source.encoding == "gzip" else None,
+            ranges=self.ranges,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job with all that a run of it needs. `fields` is the job as it is sent."""
+
+    path: Path
+    job: Job
+    fields: dict[str, Any]
+    prompt: dict[str, Any]
+    catalogue: Catalogue
+    files: tuple[SpecFile, ...]
+    parent: str = ""
+
+    @property
+    def name(self) -> str:
+        """The job's name in messages: its file's."""
+        return self.path.stem
+
+    @property
+    def entry(self) -> ModelEntry | None:
+        """What `models.json` says of the job's model; None for the fleet's own."""
+        return self.catalogue.entry(self.job.model.name) if self.job.model.name else None
+
+    def with_model(self, name: str) -> "JobSpec":
+        """Return the same job with another model."""
+        fields = merged(self.fields, {"model": {"name": name}})
+        return replace(self, fields=fields, job=parse_job(fields, self.path.name))
+
+    def request(self, uris: Mapping[str, str]) -> RunRequest:
+        """Return the run request. uris: of the files that the fleet reads where they lie, by label."""
+        entry = self.entry
+        return RunRequest(
+            job_name=self.name[:255],
+            job=self.fields,
+            prompt=self.prompt,
+            model_entry=entry.model_dump(mode="json", exclude_defaults=True) if entry else {},
+            files=[one.requested(uris.get(one.label)) for one in self.files],
+            parent=self.parent,
+        )
+
+    def difference(self, known: RunRecord) -> str | None:
+        """Return what differs between this job and a run that is there; None if nothing does."""
+        nowhere = UriSource(uri="")
+        files = [
+            RunFile(
+                label=clean_label(one.label), source=nowhere, filename=one.source.path.name,
+                sha256=one.source.sha256, ranges=one.ranges,
+            )
+            for one in self.files
+        ]  # fmt: skip
+        return difference(known, self.fields, self.prompt, files)
+
+
+def read_spec(path: Path, options: Namespace) -> JobSpec:
+    """Return a job file's job, the options' changes applied, with its files examined.
+
+    Raises CommandFailed (3), JobRefused and PromptRefused for what cannot be used.
+    """
+    if not path.is_file():
+        raise CommandFailed(BAD_INPUT, "no such job file", printable(str(path)), "make one: prism init FILE")
+    _, fields = read_job(path)
+    fields = merged(fields, _overrides(options))
+    job = parse_job(fields, path.name)
+    if not job.input_queue:
+        raise CommandFailed(
+            BAD_INPUT, "input_queue names no file", path.name, "add `input_queue: [{path: data.csv}]`"
+        )
+    ranges = options.rows or ranges_of(job)
+    files = tuple(SpecFile(label, examine(one), ranges) for label, one in _inputs(job, path.parent))
+    return JobSpec(path, job, fields, read_prompt(job, path.parent), find_catalogue(path.parent), files)
+
+
+def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's fields with some changed, section by section."""
+    found = dict(fields)
+    for key, value in changes.items():
+        inner = found.get(key)
+        found[key] = (
+            merged(inner if isinstance(inner, Mapping) else {}, value)
+            if isinstance(value, Mapping)
+            else value
+        )
+    return found
+
+
+def _overrides(options: Namespace) -> dict[str, Any]:
+    found: dict[str, dict[str, str]] = {}
+    if options.version is not None:
+        found["project"] = {"version": options.version}
+    if options.workers is not None:
+        found["parallelization"] = {"workers": str(options.workers)}
+    if options.model is not None:
+        found["model"] = {"name": options.model}
+    return found
+
+
+def new_run_id(spec: JobSpec, now: datetime) -> str:
+    """Return `{project}_{version}_m{tag}_{time}`, as PRISM v6 names runs. Raise CommandFailed (2)."""
+    project, entry = spec.job.project, spec.entry
+    tag = model_tag(spec.job.model.name, entry.id if entry else None)
+    run_id = f"{project.name}_{project.version}_m{tag}_{now:%Y%m%d_%H%M%S}"
+    if not is_run_id(run_id):
+        raise CommandFailed(USAGE, f"{run_id} is too long for a run id", next="give one: --run-id ID")
+    return run_id
+
+
+def read_prompt(job: Job, folder: Path) -> dict[str, Any]:
+    """Return the job's prompt file as it is written. Raises CommandFailed (3)."""
+    path = _found(job.prompts.config_file, folder)
+    try:
+        text = path.read_bytes()
+        if len(text) > MAX_PROMPT_BYTES:
+            raise ValueError(f"more than {MAX_PROMPT_BYTES} bytes")
+        PromptFile.parse(text)
+        return dict(load_strictly(text.decode("utf-8-sig").strip()))
+    except FileNotFoundError:
+        raise CommandFailed(
+            BAD_INPUT, "no such prompt file", printable(str(path)), "see prompts.config_file in the job"
+        ) from None
+    except (OSError, ValueError, NotStrictJson, PromptRefused) as error:
+        raise CommandFailed(BAD_INPUT, printable(str(error)), printable(str(path))) from None
+
+
+def find_catalogue(folder: Path) -> Catalogue:
+    """Return the `models.json` beside the job, in `config/` there, or in `./config`; else an empty one."""
+    for place in (folder, folder / "config", Path("config")):
+        try:
+            found = read_catalogue(place)
+        except CatalogueRefused as error:
+            raise CommandFailed(BAD_INPUT, printable(str(error)), printable(str(place))) from None
+        if found.available_models:
+            return found
+    return Catalogue()
+
+
+def _inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the input files with their labels, folders and patterns expanded. Raises CommandFailed (3)."""
+    labels: dict[str, Path] = {}
+    for one in job.input_queue:
+        paths = list(_expanded(one, folder))
+        for path in paths:
+            label = one.label or stem(path.name)
+            if one.label and len(paths) > 1:
+                label = f"{one.label}_{stem(path.name)}"
+            label = clean_label(label)
+            if label in labels:
+                raise CommandFailed(
+                    BAD_INPUT,
+                    f"{printable(str(path))} and {printable(str(labels[label]))} have the label {label}",
+                    "input_queue",
+                    "give each a label of its own",
+                )
+            labels[label] = path
+    yield from labels.items()
+
+
+def _expanded(one: InputFile, folder: Path) -> Iterator[Path]:
+    path = _found(one.path, folder)
+    if path.is_dir():
+        found = sorted(inner for inner in path.iterdir() if _is_input(inner))
+    elif any(mark in one.path for mark in _GLOB) and not path.exists():
+        found = sorted(inner for place in (folder, Path()) for inner in place.glob(one.path))
+        found = list(dict.fromkeys(inner.resolve() for inner in found if inner.is_file()))
+    else:
+        found = [path]
+    if not found:
+        raise CommandFailed(
+            BAD_INPUT, "no input file there", printable(one.path), "see input_queue in the job"
+        )
+    yield from found
+
+
+def _is_input(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    return path.is_file() and not path.name.startswith(".") and name.endswith(_INPUT_ENDINGS)
+
+
+def _found(path: str, folder: Path) -> Path:
+    """Return where a job's path leads: from its own folder, or else from here."""
+    beside = folder / Path(path).expanduser()
+    return beside if beside.exists() or not Path(path).exists() else Path(path)

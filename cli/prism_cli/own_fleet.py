@@ -1,0 +1,162 @@
+"""The fleet of `prism run`: the one that is there, or one brought up beside this process.
+
+It is a `prism up` in a session of its own: it outlives the command, and goes down by itself.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_cli import connection as connections
+from prism_cli import fleet_file
+from prism_cli.connection import Connection
+from prism_cli.console import count, printable, say
+from prism_cli.exits import BAD_INPUT, FAILED, CommandFailed
+from prism_cli.job_spec import JobSpec
+from prism_cli.kafka_cache import download_notice
+from prism_cli.model_choice import EMBEDDED_MODEL, ModelChoice, choose, lister, switch_hint
+from prism_cli.service_log import last_words, rotate
+
+IDLE_S = 3.0
+WORKERS = 2
+# As long as `prism up` itself waits for its parts, a first download of Kafka included.
+_START_S = 1300.0
+_DOWN_S = 90.0
+_LOOK_S = 0.1
+LOG = "fleet.log"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """What a fleet of one's own is to be."""
+
+    data_dir: Path
+    jobs_dir: Path
+    source_dir: Path
+    workers: int
+    choice: ModelChoice
+    concurrency: int | None
+    worker_retries: int
+
+    def command(self) -> list[str]:
+        """Return the command that is the fleet."""
+        server = "embedded" if self.choice.embedded else str(self.choice.url)
+        words = [sys.executable, "-P", "-m", "prism_cli", "up", "--json", "--until-idle", f"{IDLE_S:g}"]
+        words += ["--data-dir", str(self.data_dir), "--jobs-dir", str(self.jobs_dir)]
+        words += ["--workers", str(self.workers), "--worker-retries", str(self.worker_retries)]
+        words += ["--output-root", str(Path.cwd()), "--model-server", server]
+        words += [] if self.choice.embedded else ["--model", self.choice.model]
+        return [*words, *(["--concurrency", str(self.concurrency)] if self.concurrency else [])]
+
+
+def is_there(options: Namespace, environ: Mapping[str, str]) -> bool:
+    """Return whether a broker is named, or a fleet of this folder lives."""
+    named = options.bootstrap or environ.get("BOOTSTRAP_SERVER")
+    return bool(named) or fleet_file.alive(connections.data_dir(options, environ))
+
+
+def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> tuple[FleetPlan, JobSpec]:
+    """Return the fleet that a job needs, and the job with the model that will really answer.
+
+    Raises CommandFailed (5) when its model is nowhere.
+    """
+    choice = model_of(spec, options, environ)
+    if choice.embedded and _at_default_server(spec):
+        spec = spec.with_model(EMBEDDED_MODEL)
+    parallel = spec.job.parallelization
+    return FleetPlan(
+        data_dir=connections.data_dir(options, environ).absolute(),
+        jobs_dir=spec.path.resolve().parent,
+        source_dir=_source_dir(spec, connections.data_dir(options, environ).absolute()),
+        workers=(parallel.workers or WORKERS) if parallel.enabled else 1,
+        choice=choice,
+        concurrency=options.concurrency or (None if parallel.enabled else 1),
+        worker_retries=spec.job.error_handling.max_worker_retries,
+    ), spec
+
+
+def _source_dir(spec: JobSpec, data_dir: Path) -> Path:
+    """Return the folder that large files may be read from where they lie: theirs, but not the whole disk."""
+    common = Path(os.path.commonpath([one.source.path.resolve().parent for one in spec.files]))
+    return data_dir if common == Path(common.anchor) else common
+
+
+def model_of(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> ModelChoice:
+    """Return the server and the model for a fleet of one's own. Raises CommandFailed (5)."""
+    # A model with an address of its own, or in the cloud, is asked there by the workers.
+    wanted = spec.job.model.name if _at_default_server(spec) else None
+    return choose(options.model_server, wanted, environ, lister(environ))
+
+
+def _at_default_server(spec: JobSpec) -> bool:
+    entry = spec.entry
+    return entry is None or not (entry.base_url or entry.name.endswith(("-cloud", ":cloud")))
+
+
+def bring_up(plan: FleetPlan, options: Namespace, environ: Mapping[str, str]) -> Connection:
+    """Start a fleet and wait until it is up. Raises CommandFailed with the exit code that it ended with."""
+    workers = f"{count(plan.workers)} worker{'' if plan.workers == 1 else 's'}"
+    say(f"starting a fleet of {workers} in {printable(str(plan.data_dir))}{download_notice()} …")
+    if plan.choice.embedded:
+        say(
+            f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})"
+        )
+        say(f"for a real one: {switch_hint()}")
+    log = plan.data_dir / "logs" / "services" / LOG
+    process = _spawn(plan, environ, log)
+    deadline = time.monotonic() + _START_S
+    while not _is_up(plan.data_dir, process.pid):
+        if process.poll() is not None:
+            raise _ended(process.returncode, log)
+        if time.monotonic() > deadline:
+            raise CommandFailed(FAILED, "the fleet is not up yet", str(log), "prism doctor")
+        time.sleep(_LOOK_S)
+    return connections.connect(options)
+
+
+def take_down(data_dir: Path) -> None:
+    """Ask the fleet of a folder to stop, and wait for its end. Raises CommandFailed (1) if it stays."""
+    fleet = fleet_file.read(data_dir)
+    if fleet is None or not fleet_file.alive(data_dir):
+        return
+    os.kill(fleet.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_S
+    while fleet_file.alive(data_dir):
+        if time.monotonic() > deadline:
+            raise CommandFailed(FAILED, f"the fleet has not stopped within {_DOWN_S:.0f} s", str(data_dir))
+        time.sleep(_LOOK_S)
+
+
+def _spawn(plan: FleetPlan, environ: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        rotate(log)
+        with log.open("ab") as stream:
+            return subprocess.Popen(
+                plan.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                env={"PRISM_SOURCE_DIR": str(plan.source_dir), **environ},
+            )
+    except OSError as error:
+        raise CommandFailed(
+            BAD_INPUT, f"cannot write: {error.strerror}", str(log), "choose another --data-dir"
+        ) from None
+
+
+def _is_up(data_dir: Path, pid: int) -> bool:
+    fleet = fleet_file.read(data_dir)
+    return fleet is not None and fleet.pid == pid
+
+
+def _ended(status: int, log: Path) -> CommandFailed:
+    words = last_words(log).removeprefix("prism: ")
+    return CommandFailed(status if status > 0 else FAILED, printable(words, 400), printable(str(log)))

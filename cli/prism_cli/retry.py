@@ -1,0 +1,219 @@
+"""`prism retry`: the failed rows of a run again, as a child run whose publication completes the run's output.
+
+The rows come from the list that the merger left (`failed_rows.csv`), the job and the prompt from the run
+itself, so that nothing but the answers can differ.
+"""
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prism.kafka.records import Record
+from prism.kafka.table import TableReader
+from prism.messages import BadMessage, RequestedFile, RunRecord, RunRequest, RunState, intake
+from prism.messages.run import CURSOR_SUFFIX
+from prism.runs.job import Job, parse_job
+from prism.tables import TableFormat, read_header
+from prism_cli import connection as connections
+from prism_cli.arrival import known_run
+from prism_cli.board import Board, RunView
+from prism_cli.connection import Connection
+from prism_cli.console import count, printable, say, write_json, write_line
+from prism_cli.exits import BAD_INPUT, DONE, CommandFailed
+from prism_cli.job_spec import merged
+from prism_cli.places import run_folder
+from prism_cli.run_request import FileEnvelope
+from prism_cli.submission import Part, Source, examine, parts, send
+from prism_cli.watching import attend, finish
+
+_CHILD = re.compile(r"(?P<parent>.+)\.r(?P<number>[0-9]{1,6})")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRows:
+    """The failed rows of one file, as the merger left them."""
+
+    label: str
+    source: Source
+
+
+def run(options: Namespace) -> int:
+    """Retry a run's failed rows and follow the child to its end."""
+    connection = connections.connect(options)
+    board = Board(connection)
+    try:
+        board.catch_up()
+        view = known_run(board, connection, options.run_id)
+        run_id = begin(connection, board, view, options.publish)
+        if options.detach:
+            child = known_run(board, connection, run_id)
+            if options.json:
+                write_json(child.as_json(connection.data_dir))
+            else:
+                write_line(run_id)
+            return DONE
+        return finish(attend(board, run_id, options.timeout), connection.data_dir, options.json)
+    finally:
+        board.close()
+
+
+def begin(connection: Connection, board: Board, view: RunView, publish_only: bool) -> str:
+    """Ask for the child run; return its id. Raises CommandFailed (3) if there is nothing to do again."""
+    root = view.record.parent or view.run_id
+    last = newest_of_family(board, root)
+    if last.state is not RunState.COMPLETED_WITH_FAILURES:
+        raise CommandFailed(
+            BAD_INPUT, _nothing_to_retry(last), next=f"look at it: prism status {last.run_id}"
+        )
+    if publish_only and last.progress.outputs:
+        raise CommandFailed(BAD_INPUT, f"{root} is published already", next=f"prism status {root}")
+    record = whole_record(connection, root)
+    job = parse_job(record.job)
+    found = failed_rows(connection, last, job)
+    run_id = f"{root}.r{_next_number(board, root)}"
+    with TemporaryDirectory(prefix="prism-retry-") as scratch:
+        if publish_only:
+            found = [_without_rows(one, Path(scratch), job.table.delimiter) for one in found]
+        _send(connection, run_id, _request(record, root, found, publish_only), found)
+    rows = count(last.progress.rows_failed)
+    say(f"{run_id} " + ("publishes it as it is" if publish_only else f"does {rows} failed rows again"))
+    return run_id
+
+
+def _send(connection: Connection, run_id: str, request: RunRequest, found: list[FailedRows]) -> None:
+    for number, one in enumerate(found, 1):
+        envelope = FileEnvelope(run_id, number, one.source.path.name)
+        send(connection, parts(one.source, envelope, reference=False), run_id)
+    headers = {intake.HEADER_RUN_ID: run_id, intake.HEADER_TYPE: intake.REQUEST_TYPE}
+    send(connection, iter([Part(request.to_bytes(), headers)]), run_id)
+
+
+def _without_rows(one: FailedRows, scratch: Path, delimiter: str) -> FailedRows:
+    """Return a file with the header alone."""
+    fmt = TableFormat(delimiter=delimiter, required_columns=(), message_column="")
+    header = read_header(one.source.path, fmt)
+    path = scratch / one.source.path.name
+    with one.source.path.open("rb") as stream:
+        path.write_bytes(stream.read(header.end_offset))
+    return FailedRows(one.label, examine(path))
+
+
+def newest_of_family(board: Board, root: str) -> RunView:
+    """Return the last run that did something for a run's output: the run itself, or its newest retry."""
+    family = [one for one in board.runs() if one.record.parent == root and one.state is not RunState.REFUSED]
+    children = sorted(family, key=_number)
+    if children and not children[-1].ended:
+        raise CommandFailed(
+            BAD_INPUT, f"{children[-1].run_id} is under way", next=f"prism watch {children[-1].run_id}"
+        )
+    done = [
+        one for one in children if one.state is not RunState.CANCELLED and one.state is not RunState.FAILED
+    ]
+    view = done[-1] if done else board.run(root)
+    if view is None:
+        raise CommandFailed(BAD_INPUT, f"no run {printable(root, 130)} here", next="list them: prism status")
+    return view
+
+
+def whole_record(connection: Connection, run_id: str) -> RunRecord:
+    """Return a run with its prompt, which tables of runs leave out. Raises CommandFailed (3)."""
+    found: dict[str, RunRecord] = {}
+
+    def take(record: Record) -> None:
+        if record.key != run_id or record.key.endswith(CURSOR_SUFFIX) or record.value is None:
+            return
+        try:
+            parsed = RunRecord.parse(record.value)
+        except BadMessage:
+            return
+        known = found.get(run_id)
+        if known is None or (parsed.epoch, parsed.owner) >= (known.epoch, known.owner):
+            found[run_id] = parsed
+
+    reader = TableReader(connection.kafka, {connection.topics.runs: take})
+    try:
+        while not reader.caught_up:
+            reader.poll(0.05)
+    finally:
+        reader.close()
+    if run_id not in found or not found[run_id].prompt:
+        raise CommandFailed(
+            BAD_INPUT, f"{printable(run_id, 130)} has no prompt any more: it cannot be retried"
+        )
+    return found[run_id]
+
+
+def failed_rows(connection: Connection, view: RunView, job: Job) -> list[FailedRows]:
+    """Return the failed rows of each file that has some. Raises CommandFailed (3)."""
+    folder = run_folder(connection, view, job.monitoring.logs_dir)
+    several = len(view.record.files) > 1
+    found = []
+    for file in view.record.files:
+        progress = view.progress.files.get(file.label)
+        if progress is None or not progress.rows_failed:
+            continue
+        path = folder / (f"failed_rows_{file.label}.csv" if several else "failed_rows.csv")
+        if not path.is_file():
+            raise CommandFailed(
+                BAD_INPUT,
+                "the failed rows are not on this machine",
+                printable(str(path)),
+                f"bring them: prism fetch {view.run_id}",
+            )
+        found.append(FailedRows(file.label, examine(path)))
+    if not found:
+        raise CommandFailed(BAD_INPUT, _nothing_to_retry(view))
+    return found
+
+
+def _request(record: RunRecord, root: str, found: list[FailedRows], publish_only: bool) -> RunRequest:
+    return RunRequest(
+        job_name=record.job_name,
+        job=_job(record.job, publish_only),
+        prompt=record.prompt,
+        model_entry=record.model_entry,
+        files=[
+            RequestedFile(
+                label=one.label,
+                filename=one.source.path.name,
+                sha256=one.source.sha256,
+            )
+            for one in found
+        ],
+        parent=root,
+    )
+
+
+def _job(job: Mapping[str, Any], publish_only: bool) -> dict[str, Any]:
+    """Return the run's job for its failed rows: all of them, written as the merger writes CSVs."""
+    changes: dict[str, Any] = {
+        "table": {"format": "csv", "columns": {}},
+        "parallelization": {"split_strategy": "auto"},
+    }
+    found = merged(job, changes)
+    if isinstance(found.get("table"), dict):
+        found["table"]["columns"] = {}
+    if publish_only:
+        found = merged(found, {"merge": {"condition": "all_success", "max_failed": None}})
+    return found
+
+
+def _next_number(board: Board, root: str) -> int:
+    return 1 + max((_number(one) for one in board.runs() if one.record.parent == root), default=0)
+
+
+def _number(view: RunView) -> int:
+    match = _CHILD.fullmatch(view.run_id)
+    return int(match["number"]) if match and view.record.parent else 0
+
+
+def _nothing_to_retry(view: RunView) -> str:
+    if view.state is RunState.COMPLETED:
+        return f"{view.run_id} has no failed rows"
+    if not view.ended:
+        return f"{view.run_id} has not ended ({view.state.value})"
+    return f"{view.run_id} was {view.state.value}: its rows were never all asked; run it again under a new id"
