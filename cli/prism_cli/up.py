@@ -75,7 +75,8 @@ def _live(fleet: LocalFleet, options: Namespace) -> int:
         else:
             show(fleet)
         if options.until_idle is not None:
-            IdleWatch(connections.find(options), options.until_idle, fleet.interrupt)
+            here = Namespace(bootstrap=None, data_dir=fleet.plan.data_dir)
+            IdleWatch(connections.find(here), options.until_idle, fleet.interrupt)
         code = fleet.run()
     except Interrupted:
         pass
