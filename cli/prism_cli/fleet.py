@@ -23,8 +23,7 @@ from prism_cli import fleet_file
 from prism_cli.connection import without_security
 from prism_cli.exits import BROKER_AWAY, FAILED, MODEL_AWAY, CommandFailed
 from prism_cli.model_choice import ModelChoice
-from prism_cli.model_server import answers, embedded_model_server
-from prism_cli.probes import why_not_ready
+from prism_cli.probes import NoAnswer, get_json, why_not_ready
 from prism_cli.processes import BrokerChild, Event, Events, Keeper, Restarts, ServiceChild
 
 READY_S = 60.0
@@ -233,8 +232,9 @@ class LocalFleet:
         return ServiceChild(name, id, command, environment, self.plan.log_dir / f"{id}.log", self.plan.folder)
 
     def _model_server_child(self) -> ServiceChild:
+        command = [sys.executable, "-P", "-m", "prism_embedded.model_server", "--port", "{port}"]
         log = self.plan.log_dir / "model-server.log"
-        return embedded_model_server(self.plan.environ, log, self.plan.folder)
+        return ServiceChild("model-server", "model-server", command, self.plan.environ, log, self.plan.folder)
 
     def _service_keepers(self) -> list[Keeper]:
         return [one for one in self._keepers.values() if one.child.name in _SERVICES]
@@ -285,9 +285,12 @@ def _entry(keeper: Keeper) -> fleet_file.Service:
 
 def _serves(keeper: Keeper) -> bool:
     """Return whether a broker or a model server takes requests."""
-    if not isinstance(keeper.child, ServiceChild):
+    if isinstance(keeper.child, BrokerChild):
         return keeper.runs
-    return keeper.runs and answers(keeper.child)
+    try:
+        return keeper.runs and get_json(f"{keeper.child.url}/api/version", 1.0)[0] == 200
+    except NoAnswer:
+        return False
 
 
 def _all_ready(keepers: list[Keeper]) -> bool:

@@ -25,12 +25,11 @@ from prism_cli.dry_run import SAMPLE, Plan, predict, service_settings, telling
 from prism_cli.exits import DONE
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 from prism_cli.model_choice import EMBEDDED_MODEL, base_url
-from prism_cli.model_server import await_version, embedded_model_server
 from prism_cli.models import Known
 from prism_cli.prediction import Prediction, screen, warnings
+from prism_embedded.model_server import EmbeddedModelServer
 
 _LEAST_SAMPLE = 2
-_STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def run(options: Namespace) -> int:
     spec = read_spec(options.config, options)
     with (
         tempfile.TemporaryDirectory(prefix="prism-dry-run-") as folder,
-        _place(spec, Path(folder), options, environ) as (place, spec),
+        _place(spec, options, environ) as (place, spec),
         telling() as tell,
     ):
         plan = _plan(spec, place, options, environ)
@@ -65,9 +64,7 @@ def run(options: Namespace) -> int:
 
 
 @contextmanager
-def _place(
-    spec: JobSpec, scratch: Path, options: Namespace, environ: Mapping[str, str]
-) -> Iterator[tuple[_Place, JobSpec]]:
+def _place(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> Iterator[tuple[_Place, JobSpec]]:
     """Yield where the run would be, with a model server of its own if that is what it would have."""
     folder = connections.data_dir(options, environ)
     fleet = fleet_file.read(folder) if fleet_file.alive(folder) else None
@@ -81,13 +78,8 @@ def _place(
         yield _Place(str(plan.choice.url), name, plan.workers), spec
         return
     say(f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})")
-    server = embedded_model_server(environ, scratch / "model-server.log")
-    server.start()
-    try:
-        await_version(server)
+    with EmbeddedModelServer() as server:
         yield _Place(server.url, name, plan.workers), spec
-    finally:
-        server.stop(_STOP_S)
 
 
 def _plan(spec: JobSpec, place: _Place, options: Namespace, environ: Mapping[str, str]) -> Plan:
