@@ -1,0 +1,156 @@
+"""`prism run` as a person uses it: the job files and flags of PRISM v6, kills and pauses in the middle."""
+
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from prism_embedded.model_server import EmbeddedModelServer
+from prism_embedded.model_state import Behaviour
+from tests.acceptance.conftest import await_true
+from tests.acceptance.jobs import MODEL, Desk, table
+
+Maker = Callable[..., Desk]
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedModelServer]:
+    with EmbeddedModelServer(Behaviour(count_rows=True), models=[MODEL]) as started:
+        yield started
+
+
+@pytest.fixture
+def desks(tmp_path: Path, server: EmbeddedModelServer) -> Iterator[Maker]:
+    made: list[Desk] = []
+
+    def make(name: str = "desk", sections: str = "", **files: str) -> Desk:
+        made.append(Desk.made(tmp_path / name, server, sections, **files))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.end()
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+def test_a_job_over_two_files_from_start_to_end_without_a_fleet(desks: Maker) -> None:
+    desk = desks(
+        jan=table(23),
+        feb=table(31, first=100),
+        sections="output: {directory: out/, checkpoints: {directory: cp/, interval: 10}}\n"
+        "monitoring: {status_dir: st/, logs_dir: lg/}\n",
+    )
+    (desk.folder / "config").mkdir()
+    models = {"available_models": [{"id": 3, "name": MODEL, "description": "Fast"}]}
+    (desk.folder / "config" / "models.json").write_text(json.dumps(models))
+    done = desk.run("--version", "v7")
+    assert done.returncode == 0, done.stderr
+    first = Path(done.stdout.splitlines()[0])
+    assert re.fullmatch(r"sample_v7_m3_\d{8}_\d{6}_jan\.csv", first.name)
+    run_id = first.name.removesuffix("_jan.csv")
+    assert first.parent == desk.folder / "out"
+    rows = (desk.folder / "out" / f"{run_id}_feb.csv").read_text().splitlines()
+    assert rows[0].startswith("RowID,Title,Message,Sentiment,Topic,Validated_Sentiment,Key_Point,Model_Name")
+    assert [line.split(",")[0] for line in rows[1:]] == [str(number) for number in range(100, 131)]
+    assert MODEL in rows[1]
+    manifest = json.loads((desk.folder / "lg" / run_id / "run_manifest.json").read_text())
+    assert [one["label"] for one in manifest["files"]] == ["jan", "feb"]
+    assert manifest["rows"] == {"in": 54, "ok": 54, "failed": 0}
+    assert len(list((desk.folder / "cp" / run_id).glob("checkpoint_*_jan_part*.csv"))) == 3
+    await_true(lambda: desk.fleet_pids() == [], "the fleet has gone down by itself")
+
+
+@pytest.mark.promise(5)
+def test_everything_killed_at_40_percent_and_resumed_pays_for_no_merged_row_again(desks: Maker) -> None:
+    content = table(300)
+    calm = desks("calm", t=content)
+    assert calm.run("--run-id", "r1").returncode == 0
+    desk = desks("killed", t=content)
+    desk.control(latency_ms=100.0, slots=2, reset=True)
+    desk.begin("--run-id", "r1")
+    desk.await_done("r1", 120)
+    desk.kill_everything()
+    asked = desk.stats()["rows"]
+    desk.control(latency_ms=0.0, slots=0)
+    done = desk.run("--resume", "--run-id", "r1")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert desk.output("r1", "t").read_bytes() == calm.output("r1", "t").read_bytes()
+    assert asked < 250, "it was killed in the middle"
+    # Paid for twice is what was in flight at the death, and counted.
+    stats, manifest = desk.stats(), desk.manifest("r1")
+    twice = stats["calls"] - 60
+    assert 0 <= twice <= manifest["extra_calls"]
+    assert max(stats["calls_by_rows"].values()) == (2 if twice else 1)
+
+
+def test_pause_everything_restarted_resume(desks: Maker) -> None:
+    content = table(300)
+    calm = desks("calm", t=content)
+    assert calm.run("--run-id", "r1").returncode == 0
+    desk = desks("paused", t=content)
+    desk.control(latency_ms=100.0, slots=2, reset=True)
+    desk.begin("--run-id", "r1")
+    desk.await_done("r1", 90)
+    paused = desk.run("--pause-run", "--run-id", "r1")
+    assert paused.returncode == 0, paused.stderr
+
+    await_true(lambda: desk.stats()["in_flight"] == 0, "nothing is called any more")
+    calls = desk.stats()["calls"]
+    assert calls < 60
+    desk.kill_everything()
+    assert desk.run("--monitor-only", "--run-id", "r1").returncode == 4, "no fleet is up"
+    resumed = desk.run("--resume-run", "--run-id", "r1")
+    assert resumed.returncode == 0, resumed.stderr
+    done = desk.run("--monitor-only", "--run-id", "r1")
+    assert done.returncode == 0, done.stderr
+    assert desk.output("r1", "t").read_bytes() == calm.output("r1", "t").read_bytes()
+
+
+def test_the_run_goes_on_when_the_command_is_gone(desks: Maker) -> None:
+    desk = desks(t=table(100))
+    desk.control(latency_ms=100.0)
+    command = desk.begin("--run-id", "r1")
+    desk.await_done("r1", 5)
+    command.kill()
+    await_true(lambda: desk.output("r1", "t").exists(), "it is published all the same")
+    await_true(lambda: desk.fleet_pids() == [], "and the fleet goes down")
+    assert len(desk.rows("r1", "t")) == 100
+
+
+def test_a_changed_file_or_job_under_the_same_id_is_refused_with_what_changed(desks: Maker) -> None:
+    desk = desks(t=table(20))
+    first = desk.run("--run-id", "r1", "--detach")
+    assert first.returncode == 0, first.stderr
+    again = desk.run("--run-id", "r1")
+    assert again.returncode == 0, again.stderr
+    assert "is there already" in again.stderr
+    (desk.folder / "data" / "t.csv").write_text(table(21))
+    other = desk.run("--run-id", "r1", "--resume")
+    assert other.returncode == 3
+    assert "the file t.csv has other bytes" in other.stderr
+    (desk.folder / "data" / "t.csv").write_text(table(20))
+    job = (desk.folder / "job.yaml").read_text()
+    (desk.folder / "job.yaml").write_text(job.replace("batch_size: 5", "batch_size: 6"))
+    other = desk.run("--run-id", "r1", "--resume")
+    assert other.returncode == 3
+    assert "the job differs at model.batch_size" in other.stderr
+
+
+def test_interrupted_it_says_how_to_come_back(desks: Maker) -> None:
+    desk = desks(t=table(100))
+    desk.control(latency_ms=200.0)
+    command = desk.begin("--run-id", "r1")
+    desk.await_done("r1", 5)
+    command.send_signal(signal.SIGINT)
+    told, _ = command.communicate(timeout=60)
+    assert command.returncode == 130
+    assert "prism watch r1" in told
+    down = desk.prism("down")
+    assert down.returncode == 0
+    assert desk.fleet_pids() == []
