@@ -75,6 +75,9 @@ def test_each_batch_is_answered_once_and_a_stop_gives_everything_back(
     await_value(
         lambda: any(beat.rows_processed == 72 for beat in heartbeats(stage)), "a heartbeat that counts"
     )
+    share = next(beat for beat in heartbeats(stage) if beat.rows_processed == 72).runs["r"]
+    assert (share.rows, share.failed, share.calls) == (72, 0, sum(one.usage.calls for one in results))
+    assert share.tokens == sum(one.usage.prompt_tokens + one.usage.completion_tokens for one in results)
     assert worker.ready()[1] == {"status": "ready", "topic": stage.requests}
 
     assert worker.terminate() == 0

@@ -5,14 +5,41 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from prism.messages import Heartbeat, Result, WorkerState
+from prism.messages import Heartbeat, Result, RunShare, WorkerState
 
 RATE_WINDOW_S = 10.0
+# What is told of, and what is kept for runs that take turns.
+TOLD_RUNS, KEPT_RUNS = 16, 512
 
 
 def now_text() -> str:
     """Return the time of day as it travels."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(slots=True)
+class _Share:
+    """What was done of one run."""
+
+    started_at: str
+    rows: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    model_seconds: float = 0.0
+    last_error: str | None = None
+
+    def told(self) -> RunShare:
+        rate = self.tokens / self.model_seconds if self.model_seconds else 0.0
+        return RunShare(
+            rows=self.rows,
+            failed=self.failed,
+            calls=self.calls,
+            tokens=self.tokens,
+            tokens_per_sec=round(rate, 2),
+            started_at=self.started_at,
+            last_error=self.last_error,
+        )
 
 
 @dataclass(slots=True)
@@ -31,18 +58,40 @@ class Status:
     errors: int = 0
     last_error: str | None = None
     _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    # By run, the one worked on last at the end.
+    _shares: dict[str, _Share] = field(default_factory=dict)
+
+    def begin(self, run_id: str) -> None:
+        """Note that rows of a run are in hand."""
+        self._share(run_id)
 
     def count(self, result: Result) -> None:
         """Count an acknowledged result."""
-        tokens = result.usage.prompt_tokens + result.usage.completion_tokens
-        self.rows += len(result.rows)
-        self.calls += result.usage.calls
+        usage, rows = result.usage, len(result.rows)
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        share = self._share(result.run_id)
+        self.rows += rows
+        share.rows += rows
+        self.calls += usage.calls
+        share.calls += usage.calls
         self.tokens += tokens
-        failed = [row for row in result.rows if row.reason is not None]
-        self.errors += len(failed)
+        share.tokens += tokens
+        share.model_seconds += usage.model_seconds
+        failed = [row.reason for row in result.rows if row.reason is not None]
         if failed:
-            self.last_error = failed[-1].reason
-        self._recent.append((self.clock(), len(result.rows), tokens))
+            self.errors += len(failed)
+            share.failed += len(failed)
+            self.last_error = share.last_error = failed[-1]
+        self._recent.append((self.clock(), rows, tokens))
+
+    def _share(self, run_id: str) -> _Share:
+        share = self._shares.pop(run_id, None)
+        if share is None:
+            share = _Share(now_text())
+            if len(self._shares) >= KEPT_RUNS:
+                del self._shares[next(iter(self._shares))]
+        self._shares[run_id] = share
+        return share
 
     def heartbeat(
         self,
@@ -78,6 +127,7 @@ class Status:
             tokens_per_sec=round(tokens / RATE_WINDOW_S, 2),
             avg_tokens_per_row=round(self.tokens / self.rows, 2) if self.rows else 0.0,
             tokens_total=self.tokens,
+            runs={run_id: self._shares[run_id].told() for run_id in list(self._shares)[-TOLD_RUNS:]},
             errors=self.errors,
             last_error=self.last_error,
         )

@@ -268,6 +268,7 @@ class Worker:
             context = RunContext.of(record, self._settings.ollama_model, self._endpoints.group)
             self._endpoints.watch(context.servers, context.model)
             self._contexts[run_id] = context
+            self.status.begin(run_id)
         return self._contexts[run_id]
 
     def _on_run(self, record: Record) -> None:

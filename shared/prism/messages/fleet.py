@@ -29,12 +29,13 @@ class WorkerState(StrEnum):
 class RunShare(Part):
     """What one worker has done of one run since the worker's start; dead workers' shares are lost."""
 
-    rows: int = 0
+    rows: int = Field(0, description="0: it has rows of the run in hand, and no result yet")
     failed: int = 0
     calls: int = 0
     tokens: int = 0
     tokens_per_sec: float = Field(0.0, description="tokens of its calls by their seconds")
     started_at: str = ""
+    last_error: str | None = Field(None, description="reason of the last row that failed")
 
 
 class Heartbeat(Message):
@@ -59,8 +60,8 @@ class Heartbeat(Message):
     avg_tokens_per_row: float = 0.0
     tokens_total: int = 0
     runs: dict[str, RunShare] = Field({}, description="the runs worked on last, at most 16")
-    errors: int = 0
-    last_error: str | None = None
+    errors: int = Field(0, description="rows that failed")
+    last_error: str | None = Field(None, description="reason of the last row that failed")
 
 
 class CommandName(StrEnum):

@@ -8,7 +8,7 @@ from prism.annotation import Answer, Problem
 from prism.messages import BatchRow, RowReason, WorkerState
 from prism_model_worker import results
 from prism_model_worker.results import encode, result_of
-from prism_model_worker.status import RATE_WINDOW_S, Status
+from prism_model_worker.status import KEPT_RUNS, RATE_WINDOW_S, TOLD_RUNS, Status
 from prism_model_worker.tasks import BatchTask
 from tests.unit.worker.world import Clock, batch, context, task
 
@@ -92,3 +92,40 @@ def test_a_heartbeat_counts_and_forgets_what_is_old() -> None:
     later = status.heartbeat(WorkerState.RUNNING, None, 4, [], {}, [])
     assert (later.rows_processed, later.rows_per_sec) == (2, 0.0)
     assert not status._recent
+
+
+def test_a_heartbeat_tells_what_was_done_of_each_run() -> None:
+    status = Status("w", "s", "m", "http://x", Clock())
+    status.begin("r")
+    begun = status.heartbeat(WorkerState.RUNNING, None, 4, [], {}, []).runs["r"]
+    assert (begun.rows, begun.tokens_per_sec, begun.last_error) == (0, 0.0, None)
+    assert begun.started_at
+    work = answered(2)
+    work.calls, work.prompt_tokens, work.completion_tokens, work.model_seconds = 3, 90, 10, 0.5
+    result = result_of(work, "w")
+    other = result.model_copy(update={"run_id": "other", "rows": result.rows[:1]})
+    for one in (result, other, result):
+        status.count(one)
+    beat = status.heartbeat(WorkerState.RUNNING, None, 4, [], {}, [])
+    share = beat.runs["r"]
+    assert (share.rows, share.failed, share.calls, share.tokens) == (4, 2, 6, 200)
+    assert (share.tokens_per_sec, share.last_error) == (200.0, "not_json")
+    assert share.started_at == begun.started_at
+    # What failed of one run is no error of another.
+    assert (beat.runs["other"].failed, beat.runs["other"].last_error) == (0, None)
+    assert (beat.errors, beat.last_error, beat.rows_processed) == (2, "not_json", 5)
+
+
+def test_the_runs_worked_on_last_are_told_and_none_forgets_its_counts() -> None:
+    status = Status("w", "s", "m", "http://x", Clock())
+    result = result_of(answered(2), "w")
+    for _ in range(2):
+        for number in range(100):
+            status.count(result.model_copy(update={"run_id": f"r{number}"}))
+    status.count(result.model_copy(update={"run_id": "r0"}))
+    told = status.heartbeat(WorkerState.RUNNING, None, 4, [], {}, []).runs
+    assert list(told) == [*(f"r{number}" for number in range(100 - TOLD_RUNS + 1, 100)), "r0"]
+    assert (told["r0"].rows, told["r99"].rows) == (6, 4)
+    for number in range(2 * KEPT_RUNS):
+        status.begin(f"q{number}")
+    assert len(status._shares) == KEPT_RUNS
