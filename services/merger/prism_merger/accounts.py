@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from prism.messages import Result
+from prism_merger.labels import LabelCounts, count_labels
 from prism_merger.rendering import RenderedBatch
 from prism_merger.sequences import MergedSequences, Stretch
 
@@ -77,6 +78,8 @@ class RunAccount:
     # Where the run was opened: another cluster can have another run of the same name.
     cluster_id: str = ""
     failed_by_reason: Counter[str] = field(default_factory=Counter)
+    # In the order of the prompt's columns_to_code.
+    labels: LabelCounts = field(default_factory=list)
     calls: int = 0
     extra_calls: int = 0
     prompt_tokens: int = 0
@@ -110,6 +113,9 @@ class RunAccount:
 
     def add(self, file: FileAccount, result: Result, batch: RenderedBatch) -> None:
         """Count a batch in."""
+        # An account of a version that counted no labels cannot catch up.
+        if self.labels or not self.ok:
+            count_labels(self.labels, batch.values)
         file.merged.add(result.sequence, batch.first_row, batch.end_row)
         file.ok += batch.ok
         file.failed += len(batch.failed)

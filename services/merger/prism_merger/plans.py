@@ -66,12 +66,19 @@ class RunPlan:
         """The job; one that is not valid any more counts as the default one."""
         return parse_job(self.record.job)
 
+    @property
+    def coded(self) -> list[str]:
+        """The columns that the model fills."""
+        found: list[str] = self.record.prompt.get("columns_to_code", [])
+        return found
+
     @cached_property
     def renderers(self) -> dict[str, FileRenderer]:
         """What makes the lines of each file whose columns are known."""
-        coded = self.record.prompt.get("columns_to_code", [])
         return {
-            one.label: FileRenderer(self.run_id, one.columns, coded, one.delimiter, one.rows, one.batches)
+            one.label: FileRenderer(
+                self.run_id, one.columns, self.coded, one.delimiter, one.rows, one.batches
+            )
             for one in self.record.files
             if one.columns
         }

@@ -41,6 +41,7 @@ class RenderedBatch:
         lengths: bytes of each line, as an array of unsigned 32-bit integers.
         failed: its rows without values.
         ok: how many rows have values.
+        values: the model's cells of those rows, as they stand in the lines.
     """
 
     first_row: int
@@ -48,6 +49,7 @@ class RenderedBatch:
     lengths: bytes
     failed: tuple[FailedRow, ...]
     ok: int
+    values: tuple[list[str], ...] = ()
 
     @property
     def end_row(self) -> int:
@@ -123,9 +125,11 @@ class FileRenderer:
         lengths = array("I")
         lines: list[bytes] = []
         failed: list[FailedRow] = []
+        answered: list[list[str]] = []
         for number, row in enumerate(result.rows):
             if row.reason is None:
                 values = [_harmless(value) for value in row.values or ()]
+                answered.append(values)
             else:
                 values = self._no_values
                 failed.append(_failed(result.first_row + number, row))
@@ -139,6 +143,7 @@ class FileRenderer:
             lengths=lengths.tobytes(),
             failed=tuple(failed),
             ok=len(lines) - len(failed),
+            values=tuple(answered),
         )
 
     def _fitted(self, cells: list[str]) -> list[str]:
