@@ -136,6 +136,13 @@ class Fleet:
         text = (self.data_dir / "logs" / run_id / "run_manifest.json").read_text()
         return dict(json.loads(text))
 
+    def workers(self, run_id: str) -> dict[int, tuple[str, str]]:
+        """Session and state of each worker, as the status files say."""
+        found = [
+            json.loads(one.read_bytes()) for one in (self.data_dir / "status" / run_id).glob("worker_*.json")
+        ]
+        return {one["worker_id"]: (one["session"], one["state"]) for one in found}
+
     def log(self) -> str:
         return (self.data_dir / "merger.log").read_text()[-3000:]
 

@@ -22,6 +22,7 @@ from prism.messages import (
     OutputPublished,
     Result,
     RunRecord,
+    RunShare,
     RunState,
     WorkerState,
 )
@@ -343,18 +344,35 @@ def test_a_cancelled_run_publishes_what_there_is_only_if_asked(fleet: Fleet) -> 
 def test_a_killed_workers_calls_are_counted_once(fleet: Fleet) -> None:
     record = run_record("a", rows=95)
     fleet.put_run(record)
+    share = RunShare(rows=10, calls=1, tokens=120, started_at="2026-11-21T10:00:00Z")
     beat = Heartbeat(
-        worker_id="w1", session="s1", state=WorkerState.RUNNING, limit=4, in_flight=["a/march/3", "other/x/1"]
+        worker_id="w1",
+        session="s1",
+        state=WorkerState.RUNNING,
+        limit=4,
+        in_flight=["a/march/3", "other/x/1"],
+        runs={"a": share},
     )
     fleet.put_heartbeat(beat)
-    fleet.put_heartbeat(beat.model_copy(update={"session": "s2", "in_flight": []}))
+    again = beat.model_copy(update={"session": "s2", "in_flight": []})
+    fleet.put_heartbeat(again)
     process = fleet.merger()
     await_true(
         lambda: (found := fleet.progress("a")) is not None and found.extra_calls == 4, "counted", fleet.log
     )
+    await_true(lambda: fleet.workers("a") == {1: ("s1", "failed"), 2: ("s2", "running")}, "told", fleet.log)
     process.kill()
     process.wait()
+    done = share.model_copy(update={"rows": 95})
+    fleet.put_heartbeat(again.model_copy(update={"runs": {"a": done, "other": done}}))
+    fleet.put_heartbeat(again.model_copy(update={"worker_id": "w2", "runs": {"a": done}}))
     fleet.put_results(undisturbed(record))
-    fleet.merger()
+    process = fleet.merger()
     assert fleet.await_state("a", MergeState.PUBLISHED).extra_calls == 4
     assert fleet.manifest("a")["extra_calls"] == 4
+    process.terminate()
+    assert process.wait(10) == 0
+    # Files to look at go on after a kill, and the last figures are in before a stop.
+    assert fleet.workers("a") == {1: ("s1", "failed"), 2: ("s2", "completed"), 3: ("s2", "completed")}
+    text = (fleet.data_dir / "logs" / "a" / "run_a.log").read_text()
+    assert (text.count(" opened "), text.count(" published "), text.count(" finished ")) == (1, 1, 1)

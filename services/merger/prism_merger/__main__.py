@@ -29,7 +29,10 @@ from prism_merger.places import Places
 from prism_merger.progress import ProgressMaker
 from prism_merger.publication import Publisher
 from prism_merger.reading import ResultsReader
+from prism_merger.run_log import RunLogs
+from prism_merger.scribe import Scribe
 from prism_merger.settings import MergerSettings
+from prism_merger.status_files import StatusFiles
 from prism_merger.store import RowReader, Store
 from prism_merger.tables import Tables
 from prism_merger.teller import Teller
@@ -104,9 +107,13 @@ class Startup:
         ledger = Ledger(store, tables.runs, settings.ordinal, settings.replicas, cluster_id)
         outlet = KafkaOutlet(self._kafka, self._topics, f"/{settings.client_id}")
         progress = ProgressMaker(settings.client_id, places, time.monotonic, time.time)
-        teller = Teller(ledger, progress, outlet)
+        scribe = Scribe()
+        self._stack.callback(scribe.close)
+        run_logs = RunLogs(places, scribe, ledger.record, time.monotonic, time.time)
+        status_files = StatusFiles(ledger, tables.workers, places, scribe, time.monotonic, time.time)
+        teller = Teller(ledger, progress, outlet, [run_logs.note, status_files.note])
         publisher = Publisher(store, ledger, places, outlet, metrics, time.time, teller.tell)
-        merger = Merger(store, ledger, outlet, metrics, time.time, tables.refresh)
+        merger = Merger(store, ledger, outlet, metrics, time.time, tables.refresh, run_logs.failed)
         reader = ResultsReader(self._kafka, self._topics.results)
         self._stack.callback(reader.close)
         desk = Desk(partial(RowReader, store.path))
@@ -124,7 +131,7 @@ class Startup:
         )
         upkeep = Upkeep(
             settings, store, ledger, tables, merger, publisher, teller, reader, watch, metrics,
-            time.monotonic, time.time,
+            status_files, time.monotonic, time.time,
         )  # fmt: skip
         self._wait("disk", lambda: upkeep.start(places), "not written yet")
         return Parts(

@@ -85,8 +85,8 @@ class MergingLoop:
 
     def finish(self) -> None:
         """Send the last progress, if the broker still answers."""
-        self._parts.upkeep.broadcast()
         try:
+            self._parts.upkeep.finish()
             self._parts.outlet.settle()
         except (BrokerAway, BrokerFatal) as error:
             log.warning("last_progress_not_sent", error=error)

@@ -6,12 +6,14 @@ worker may have in flight, whichever is more: the heartbeat is up to a second ol
 once; the store remembers. A worker that was only stopped for a while stays counted: it is an upper bound.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from prism.messages import BadMessage, Heartbeat, WorkerState
 from prism.messages.fleet import HEARTBEAT_EXPIRY_SECONDS
+
+_MOST_REPLACED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,14 @@ class Loss:
     worker_id: str
     session: str
     calls: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A session's last heartbeat; `lives`: it is not silent, and no other session has taken its place."""
+
+    heartbeat: Heartbeat
+    lives: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,7 @@ class Workers:
     wall_clock: Callable[[], float]
     _last: dict[str, _Seen] = field(default_factory=dict)
     _lost: list[Loss] = field(default_factory=list)
+    _replaced: deque[Heartbeat] = field(default_factory=lambda: deque(maxlen=_MOST_REPLACED))
 
     def apply(self, key: str, value: bytes | None, timestamp_ms: int) -> None:
         """Take in one record of `prism.workers`; what is none is ignored."""
@@ -49,7 +60,17 @@ class Workers:
         before = self._last.get(key)
         if before is not None and before.heartbeat.session != heartbeat.session:
             self._lost.extend(_loss_of(before.heartbeat))
+            self._replaced.append(before.heartbeat)
         self._last[key] = _Seen(heartbeat, timestamp_ms / 1000)
+
+    def signs(self) -> list[Sign]:
+        """Return each session's last heartbeat, of those that were replaced since the last call too."""
+        replaced = [Sign(one, lives=False) for one in self._replaced]
+        self._replaced.clear()
+        now = self.wall_clock()
+        return replaced + [
+            Sign(one.heartbeat, lives=now - one.at <= HEARTBEAT_EXPIRY_SECONDS) for one in self._last.values()
+        ]
 
     def losses(self) -> list[Loss]:
         """Return the sessions that ended since the last call, or fell silent."""

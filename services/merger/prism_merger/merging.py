@@ -22,10 +22,13 @@ from prism_merger.metrics import Metrics
 from prism_merger.outlet import Outlet
 from prism_merger.plans import RunPlan
 from prism_merger.progress import timestamp
-from prism_merger.rendering import RenderedBatch
+from prism_merger.rendering import FailedRow, RenderedBatch
 from prism_merger.store import Store
 
 log = get_logger(__name__)
+
+# Whoever wants to know which rows of a file have failed, once that is committed.
+OnFailed = Callable[[RunAccount, RunPlan, str, Sequence[FailedRow]], None]
 
 
 class _Refusal(Exception):
@@ -38,6 +41,7 @@ class _Refusal(Exception):
 
 
 class _New(NamedTuple):
+    run: RunAccount
     file: FileAccount
     sequence: int
     batch: RenderedBatch
@@ -71,7 +75,9 @@ class Merger:
         metrics: Metrics,
         wall_clock: Callable[[], float],
         refresh: Callable[[], None],
+        on_failed: OnFailed = lambda *_: None,
     ) -> None:
+        self._on_failed = on_failed
         self._store = store
         self._ledger = ledger
         self._outlet = outlet
@@ -177,7 +183,7 @@ class Merger:
         if run.first_offset is None:
             run.first_offset = record.offset
         run.first_result_at = run.first_result_at or timestamp(self._wall_clock)
-        commit.new.append(_New(file, result.sequence, batch))
+        commit.new.append(_New(run, file, result.sequence, batch))
         commit.runs[run.run_id] = run
         commit.files.setdefault(run.run_id, {})[file.label] = file
         commit.rows_ok += batch.ok
@@ -202,7 +208,7 @@ class Merger:
         commit.refused = True
 
     def _write(self, commit: _Commit, offsets: Mapping[int, int]) -> None:
-        for file, sequence, batch in commit.new:
+        for _, file, sequence, batch in commit.new:
             if not self._store.add_batch(file.file_id, sequence, batch):
                 raise AssertionError(
                     f"batch {sequence} of {file.label} is in the store, its account denies it"
@@ -220,6 +226,9 @@ class Merger:
             self._metrics.rows.labels("failed", reason).inc(count)
         if commit.extra_calls:
             self._metrics.extra_calls.inc(commit.extra_calls)
+        for one in commit.new:
+            if one.batch.failed:
+                self._on_failed(one.run, self._ledger.plan(one.run.run_id), one.file.label, one.batch.failed)
 
 
 def _fits(file: FileAccount, result: Result) -> bool:

@@ -56,9 +56,17 @@ class Places:
         """Return the path of the list of rows without values."""
         return self.logs(run_id) / "failed_ranges.json"
 
+    def run_log(self, run_id: str) -> Path:
+        """Return the path of the log of a run's events."""
+        return self.logs(run_id) / f"run_{run_id}.log"
+
     def status(self, run_id: str) -> Path:
         """Return the folder of the workers' status files."""
         return self.root / self.status_dir / run_id
+
+    def worker_status(self, run_id: str, number: int) -> Path:
+        """Return the path of one worker's status file, counted from 1."""
+        return self.status(run_id) / f"worker_{number}.json"
 
     def relative(self, path: Path) -> str:
         """Return a path as messages and manifests name it."""

@@ -14,6 +14,7 @@ from prism_merger.publication import Publisher
 from prism_merger.reading import ResultsReader
 from prism_merger.recovery import adopt_published
 from prism_merger.settings import MergerSettings
+from prism_merger.status_files import LAST_BEAT_S, StatusFiles
 from prism_merger.store import Store
 from prism_merger.tables import Tables
 from prism_merger.teller import Teller
@@ -40,6 +41,7 @@ class Upkeep:
         reader: ResultsReader,
         watch: TopicWatch,
         metrics: Metrics,
+        status_files: StatusFiles,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -53,6 +55,7 @@ class Upkeep:
         self._reader = reader
         self._watch = watch
         self._metrics = metrics
+        self._status_files = status_files
         self._clock = clock
         self._wall_clock = wall_clock
         self._losses: list[Loss] = []
@@ -85,6 +88,8 @@ class Upkeep:
         now = self._clock()
         if now - self._told_at >= self._settings.progress_s:
             self._told_at = now
+            # Before the losses are counted: those who fell silent are forgotten then.
+            self._status_files.turn()
             self._count_losses()
             self._refresh_manifests()
             self.broadcast()
@@ -97,6 +102,14 @@ class Upkeep:
         """Tell the progress of every run that has not ended, results or not."""
         for run in self._going_on():
             self._teller.tell(run)
+
+    def finish(self) -> None:
+        """Tell the last, and let workers tell their last of runs that have just ended."""
+        self.broadcast()
+        until = self._clock() + LAST_BEAT_S
+        while self._status_files.waiting and self._clock() < until:
+            self._tables.poll(0.05)
+            self._status_files.turn()
 
     def _going_on(self) -> Iterator[RunAccount]:
         told = set()

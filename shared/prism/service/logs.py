@@ -87,6 +87,11 @@ def configure(
     logging.captureWarnings(True)
 
 
+def text_of(action: str, extras: Mapping[str, object]) -> str:
+    """Return an action and its values as one line of text, which no value can break or forge."""
+    return " ".join([_escape(action), *(f"{key}={_text(value)}" for key, value in extras.items())])
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """The process's one handler. A stderr that is gone cannot be reported anywhere, least of all there."""
 
@@ -101,8 +106,7 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         action, extras = _event(record)
-        head = f"{_timestamp(record)} {record.levelname:<7} {self._service} {_escape(action)}"
-        return " ".join([head, *(f"{key}={_text(value)}" for key, value in extras.items())])
+        return f"{_timestamp(record)} {record.levelname:<7} {self._service} {text_of(action, extras)}"
 
 
 class _JsonFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,18 @@ def test_the_counts_are_those_of_the_output_whatever_comes_twice(tmp_path: Path)
     world.close()
 
 
-def test_what_was_counted_and_not_committed_is_not_counted(tmp_path: Path) -> None:
+def test_what_was_counted_and_not_committed_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = run_record(rows=ROWS)
     world = World(tmp_path, [record])
     world.merge([result(record, 0)])
     before = json.dumps(world.run().labels)
-    world.store.set_offsets = lambda _: (_ for _ in ()).throw(OSError("disk full"))  # type: ignore[method-assign]
+
+    def full(_: Mapping[int, int]) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(world.store, "set_offsets", full)
     with pytest.raises(OSError, match="disk full"):
         world.merge([result(record, 1)], 1)
     world.ledger.reload()

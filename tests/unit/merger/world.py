@@ -31,7 +31,7 @@ from prism_merger.places import Places
 from prism_merger.progress import ProgressMaker
 from prism_merger.publication import Publisher, parts_order
 from prism_merger.store import RowReader, Store
-from prism_merger.teller import Teller
+from prism_merger.teller import Listener, Teller
 from prism_merger.verdict import verdict
 
 COLUMNS = ["RowID", "Message", "Score"]
@@ -130,7 +130,8 @@ class World:
         self.ledger = Ledger(self.store, self.table, cluster_id="c1")
         metrics = Metrics()
         progress = ProgressMaker("m", self.places, lambda: NOW, lambda: NOW)
-        teller = Teller(self.ledger, progress, self.outlet)
+        self._listeners: list[Listener] = []
+        self.teller = teller = Teller(self.ledger, progress, self.outlet, self._listeners)
         self.publisher = Publisher(
             self.store, self.ledger, self.places, self.outlet, metrics, lambda: NOW, teller.tell
         )
@@ -151,6 +152,14 @@ class World:
         """Merge some results as one commit."""
         records = [record_of(one, first_offset + number) for number, one in enumerate(results)]
         self.merger.merge(records, {0: first_offset + len(records)})
+
+    def listen(self, *listeners: Listener) -> None:
+        """Let others hear what is told from now on."""
+        self._listeners.extend(listeners)
+
+    def tell(self, run_id: str = "r1") -> None:
+        """Tell a run's progress, as the loop does after a commit and once a second."""
+        self.teller.tell(self.run(run_id))
 
     def run(self, run_id: str = "r1") -> RunAccount:
         found = self.ledger.find(run_id)
