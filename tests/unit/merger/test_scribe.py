@@ -79,5 +79,10 @@ def test_what_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogC
     assert (tmp_path / "fine.json").read_text() == "{}"
     (tmp_path / "logs").unlink()
     scribe.append(tmp_path / "logs" / "run.log", b"again")
-    scribe.close()
+    assert scribe.settle()
     assert (tmp_path / "logs" / "run.log").read_text() == "again\n"
+    (tmp_path / "logs" / "run.log").unlink()
+    (tmp_path / "logs" / "run.log").mkdir()
+    scribe.append(tmp_path / "logs" / "run.log", b"another trouble")
+    scribe.close()
+    assert [one.getMessage() for one in caplog.records] == ["file_skipped"] * 2

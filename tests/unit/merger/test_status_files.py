@@ -1,6 +1,7 @@
 """The workers' status files: v6's form, numbers that stay, states that are true."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,22 @@ def test_a_silent_worker_has_failed_until_it_speaks_again(tmp_path: Path) -> Non
     office.close()
 
 
+def test_what_comes_after_the_end_changes_no_state(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.beat("w1", rows=10)
+    for _ in range(2):
+        office.beat("w2", rows=20)
+        office.turn(4.0)
+    office.merge(*range(10))
+    office.world.finish()
+    assert office.states() == {"w1": "failed", "w2": "completed"}
+    before = office.read()
+    office.turn(LAST_BEAT_S)  # silent for longer than a worker that lives
+    assert office.read() == before
+    assert not office.files.waiting
+    office.close()
+
+
 def test_a_worker_started_again_is_another_one(tmp_path: Path) -> None:
     office = Office(tmp_path)
     office.beat("w1", rows=10)
@@ -282,9 +299,12 @@ def test_names_made_up_without_end_do_not_fill_the_volume(
 
 @settings(max_examples=50, deadline=None)
 @given(
-    started=st.text(max_size=30) | st.just(STARTED), updated=st.text(max_size=30),
-    rate=st.floats(), rows=st.integers(-(2**63), 2**63 - 1), error=st.none() | st.text(max_size=300),
-)  # fmt: skip
+    started=st.text(max_size=30) | st.just(STARTED),
+    updated=st.text(max_size=30),
+    rate=st.floats() | st.sampled_from([math.nan, math.inf]),
+    rows=st.integers(-(2**63), 2**63 - 1),
+    error=st.none() | st.text(max_size=300),
+)
 def test_whatever_a_worker_says_the_file_is_json(
     started: str, updated: str, rate: float, rows: int, error: str | None
 ) -> None:
