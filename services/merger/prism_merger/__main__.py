@@ -110,7 +110,9 @@ class Startup:
         scribe = Scribe()
         self._stack.callback(scribe.close)
         run_logs = RunLogs(places, scribe, ledger.record, time.monotonic, time.time)
-        status_files = StatusFiles(ledger, tables.workers, places, scribe, time.monotonic, time.time)
+        status_files = StatusFiles(
+            ledger, tables.workers, places, scribe, time.monotonic, time.time, run_logs.worker
+        )
         teller = Teller(ledger, progress, outlet, [run_logs.note, status_files.note])
         publisher = Publisher(store, ledger, places, outlet, metrics, time.time, teller.tell)
         merger = Merger(store, ledger, outlet, metrics, time.time, tables.refresh, run_logs.failed)

@@ -79,14 +79,21 @@ class RunLogs:
         if before <= MOST_FAILURES < told.failures:
             self._say(told, "WARNING", "more_rows_failed", see="failed_ranges.json")
 
+    def worker(self, run: RunAccount, plan: RunPlan, number: int, worker: str, state: str) -> None:
+        """Say what became of a worker of a run."""
+        told = self._of(run, plan)
+        if told is not None:
+            level = "WARNING" if state == "failed" else "INFO"
+            self._say(told, level, "worker", number=number, worker=worker, state=state)
+
     def note(self, run: RunAccount, plan: RunPlan, progress: Progress) -> None:
         """Say what has changed since the last time."""
         told = self._of(run, plan)
         if told is None:
             return
         self._note_state(told, run)
-        self._note_rows(told, plan, progress)
-        self._note_parts(told, run)
+        if self._note_rows(told, plan, progress) or run.announced:
+            self._note_parts(told, run)
         if progress.state is MergeState.MERGING:
             self._note_hold(told, progress.detail)
         elif told.merging:
@@ -147,22 +154,24 @@ class RunLogs:
         else:
             self._say(told, "INFO", "commits_resumed")
 
-    def _note_rows(self, told: _Told, plan: RunPlan, progress: Progress) -> None:
+    def _note_rows(self, told: _Told, plan: RunPlan, progress: Progress) -> bool:
+        """Say how far it is, if that is due; return whether it was."""
         rows, total, now = progress.rows_ok + progress.rows_failed, plan.record.rows, self._clock()
         if rows == told.rows:
-            return
+            return False
         percent = _percent(rows, total)
         if not told.rows:
             told.rows, told.at = rows, now
             self._say(told, "INFO", "first_result", rows=rows, of=total)
         if percent // STEP_PERCENT == told.percent // STEP_PERCENT and now - told.at < EVERY_S:
-            return
+            return False
         told.rows, told.percent, told.at = rows, percent, now
         self._say(
             told, "INFO", "progress", percent=percent, rows=rows, of=total, failed=progress.rows_failed,
             rows_per_s=progress.rows_per_s, calls=progress.calls,
             tokens=progress.prompt_tokens + progress.completion_tokens, eta_s=progress.eta_s,
         )  # fmt: skip
+        return True
 
     def _note_parts(self, told: _Told, run: RunAccount) -> None:
         for label, file in run.files.items():

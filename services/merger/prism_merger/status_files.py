@@ -43,6 +43,10 @@ _FIGURES = (
 )  # fmt: skip
 
 
+# Run, plan, number and name of a worker, and the state that it has now.
+OnState = Callable[[RunAccount, RunPlan, int, str, str], None]
+
+
 class _Session(NamedTuple):
     worker: str
     session: str
@@ -97,7 +101,9 @@ class StatusFiles:
         scribe: Scribe,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        on_state: OnState = lambda *_: None,
     ) -> None:
+        self._on_state = on_state
         self._ledger = ledger
         self._workers = workers
         self._places = places
@@ -176,6 +182,8 @@ class StatusFiles:
             if worker.share is None and worker.written.get("state") in _FINAL:
                 continue
             content = self._content(run, session, worker, shared)
+            if content["state"] != worker.written.get("state"):
+                self._on_state(run.account, run.plan, worker.number, session.worker, content["state"])
             if content != worker.written:
                 worker.written = content
                 text = json.dumps(content, ensure_ascii=True, indent=2)

@@ -63,6 +63,7 @@ def test_what_happens_to_a_run_is_told_once(tmp_path: Path) -> None:
     desk.world.tell()
     desk.merge(*(result(desk.record, number) for number in range(6)))
     desk.world.write_parts()
+    desk.logs.worker(desk.world.run(), desk.world.ledger.plan("r1"), 2, "w2\n", "failed")
     desk.world.tell()
     desk.world.take_in(desk.record.model_copy(update={"state": RunState.PAUSED, "epoch": 2}))
     desk.world.tell()
@@ -79,8 +80,9 @@ def test_what_happens_to_a_run_is_told_once(tmp_path: Path) -> None:
     run.stage = Stage.CLOSED  # the broker had to be told once more
     desk.world.tell()
     assert [one for one in desk.events()[3:] if one != "row_failed"] == [
-        "first_result", "progress", "parts_written", "state", "state", "stalled", "moving_again",
-        "commits_held", "commits_resumed", "progress", "merged", "parts_written", "published", "finished",
+        "first_result", "progress", "worker", "state", "state", "stalled", "moving_again",
+        "commits_held", "commits_resumed", "progress", "parts_written", "merged", "parts_written",
+        "published", "finished",
     ]  # fmt: skip
     text = "\n".join(desk.lines())
     assert 'stalled reason="no worker: start a model worker"' in text
@@ -89,6 +91,7 @@ def test_what_happens_to_a_run_is_told_once(tmp_path: Path) -> None:
     assert '{"schema_violation":14}' in text
     assert "row_failed file=march row=7 row_id=007 reason=schema_violation" in text
     assert text.count("row_failed") == 14
+    assert 'WARNING worker number=2 worker="w2\\n" state=failed' in text
     desk.close()
 
 

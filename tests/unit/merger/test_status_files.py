@@ -33,6 +33,7 @@ class Office:
     folder: Path
     now: float = 1000.0
     outlet: KeptOutlet = field(default_factory=KeptOutlet)
+    changes: list[tuple[object, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.scribe = Scribe()
@@ -41,7 +42,7 @@ class Office:
         self.world = World(self.folder, [self.record], self.outlet)
         self.files = StatusFiles(
             self.world.ledger, self.workers, self.world.places, self.scribe, lambda: self.now,
-            lambda: 1_800_000_000.0 + self.now,
+            lambda: 1_800_000_000.0 + self.now, lambda *said: self.changes.append(said[2:]),
         )  # fmt: skip
         self.world.listen(self.files.note)
         self.world.tell("r1")
@@ -190,6 +191,9 @@ def test_a_silent_worker_has_failed_until_it_speaks_again(tmp_path: Path) -> Non
     office.turn()
     assert office.states() == {"w1": "running", "w2": "running"}
     assert "failed_at" not in office.read()[1]
+    assert office.changes == [
+        (1, "w1", "running"), (2, "w2", "running"), (1, "w1", "failed"), (1, "w1", "running"),
+    ]  # fmt: skip
     office.close()
 
 
