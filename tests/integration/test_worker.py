@@ -207,6 +207,12 @@ def test_a_row_that_breaks_the_server_fails_and_no_other(stage: Stage, model: Mo
     failed = {row_id: reason for row_id, reason in found.items() if reason != "ok"}
     assert failed == {"0-1": "model_error", "4-2": "model_error"}
 
+    def told() -> list[Heartbeat]:
+        return [beat for beat in heartbeats(stage) if beat.rows_processed == 15]
+
+    beat = await_value(told, "a heartbeat that counts")[0]
+    assert (beat.errors, beat.last_error, beat.runs["r"].failed) == (2, "model_error", 2)
+
 
 def test_a_cancelled_run_is_answered_without_calls(stage: Stage, model: ModelControl) -> None:
     stage.put_run()
