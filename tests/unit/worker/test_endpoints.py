@@ -18,6 +18,7 @@ from prism_model_worker.contexts import RunContext
 from prism_model_worker.endpoints import Endpoints
 from prism_model_worker.holdings import Holdings
 from prism_model_worker.settings import WorkerSettings
+from prism_model_worker.status import Status
 from prism_model_worker.worker import Worker
 from tests.unit.worker.world import MODEL, Bench, Clock, batch, run_record
 
@@ -92,6 +93,7 @@ def owner(endpoints: Endpoints, *runs: RunRecord) -> tuple[Worker, DeadLetters]:
         "_contexts": {},
         "_open": {},
         "_backlog": deque(),
+        "status": Status("w", "s", MODEL, "", Clock()),
     }
     for name, part in parts.items():
         setattr(worker, name, part)
