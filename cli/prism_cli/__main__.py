@@ -38,13 +38,15 @@ def _failure(error: Exception) -> int:
         return error.code
     from prism.annotation.prompt_file import PromptRefused
     from prism.kafka.errors import BrokerAway, BrokerFatal
+    from prism.runs.catalogue import CatalogueRefused
     from prism.runs.job import JobRefused
+    from prism.runs.project_settings import SettingsRefused
     from prism_embedded.errors import EmbeddedError
 
     if isinstance(error, BrokerAway | BrokerFatal | EmbeddedError):
         _say(str(error))
         return BROKER_AWAY
-    if isinstance(error, JobRefused | PromptRefused):
+    if isinstance(error, JobRefused | PromptRefused | CatalogueRefused | SettingsRefused):
         _say(str(error))
         return BAD_INPUT
     _say(

@@ -5,12 +5,10 @@ none is refused in a file, with its line and the nearest right name: a misspelt 
 silence. In a run's record it is ignored: a newer ingestor may know it.
 """
 
-import difflib
-from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +21,7 @@ from pydantic import (
 )
 
 from prism.runs import marked_yaml
+from prism.runs.keys import is_nothing, nearest_key, problem, unknown_keys
 from prism.runs.marked_yaml import MarkedYaml, YamlRefused
 from prism.runs.naming import PatternRefused, check_pattern
 
@@ -37,8 +36,6 @@ def _check_folder(folder: str) -> str:
 
 Folder: TypeAlias = Annotated[str, Field(max_length=200), AfterValidator(_check_folder)]
 
-# As YAML 1.2 writes "no value".
-_NOTHING = ("", "~", "null", "Null", "NULL")
 MAX_JOB_BYTES = 100_000
 
 
@@ -53,42 +50,80 @@ class _Section(BaseModel):
     @classmethod
     def _nothing_is_unset(cls, fields: Any) -> Any:
         """A key or a section with nothing behind it (or YAML's null) is as if it were not there."""
-        if isinstance(fields, str) and fields in _NOTHING:
+        if is_nothing(fields):
             return {}
         if not isinstance(fields, dict):
             return fields
-        return {key: value for key, value in fields.items() if not _is_nothing(value)}
+        return {key: value for key, value in fields.items() if not is_nothing(value)}
 
 
 class Project(_Section):
-    """Names the run."""
+    """Names the run: run ids are `{project}_{version}_m{model tag}_{timestamp}`."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-    version: str = Field("v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
-    description: str = Field("", max_length=2000, description="for people")
+    name: str = Field(
+        "run",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+        description="the project: letters, digits, `_` and `-`, at most 64",
+        examples=["customer_feedback"],
+    )
+    version: str = Field(
+        "v1",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$",
+        description="raise it when prompt or columns change: letters, digits, `_`, `.` and `-`, at most 32",
+    )
+    description: str = Field(
+        "",
+        max_length=2000,
+        description="for people: what is asked, and why",
+        examples=["Classify customer feedback by topic and sentiment"],
+    )
 
 
 class Model(_Section):
     """Which model answers, and how it is asked."""
 
-    name: str | None = Field(None, description="none: the fleet's own model (OLLAMA_MODEL)")
-    batch_size: int = Field(10, ge=1, le=200, description="rows per model call")
-    retries: int = Field(3, ge=1, le=20, description="calls that a row may spoil before it fails")
-    delay: float = Field(1.0, ge=0, le=600, description="seconds before the second try; doubles, with jitter")
+    name: str | None = Field(
+        None,
+        description="as its server knows it; unset: the fleet's own model (`OLLAMA_MODEL`)",
+        examples=["llama3.2"],
+    )
+    batch_size: int = Field(
+        10, ge=1, le=200, description="rows per model call: few are more accurate, many are faster"
+    )
+    retries: int = Field(
+        3, ge=1, le=20, description="calls that a row on its own may spoil before it is a failed row"
+    )
+    delay: float = Field(
+        1.0,
+        ge=0,
+        le=600,
+        description="seconds before the second try of a row; doubles with each further one, with jitter",
+        examples=[5],
+    )
 
 
 class InputFile(_Section):
     """One file of a run."""
 
-    path: str = Field(min_length=1, max_length=4096, description="relative to the job file's folder")
-    label: str | None = Field(None, max_length=255, description="its name in the output; none: the file's")
+    path: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="where it is, relative to the job file's folder",
+        examples=["data/feedback_q1.csv"],
+    )
+    label: str | None = Field(
+        None,
+        max_length=255,
+        description="its name in outputs and reports; unset: the file's name without its ending",
+        examples=["q1_feedback"],
+    )
 
 
 class RowRange(_Section):
     """Rows of a file by their number, from 1, both ends included."""
 
-    start: int = Field(ge=1)
-    end: int = Field(ge=1)
+    start: int = Field(ge=1, description="number of the first row, from 1", examples=[1])
+    end: int = Field(ge=1, description="number of the last row, itself included", examples=[500])
 
     @model_validator(mode="after")
     def _forward(self) -> "RowRange":
@@ -98,12 +133,25 @@ class RowRange(_Section):
 
 
 class Parallelization(_Section):
-    """How many workers a local fleet has for it, and which rows they take."""
+    """How many workers a local fleet has for the run, and which rows are taken."""
 
-    enabled: bool = Field(True, description="no: one worker, one call at a time")
-    workers: int | None = Field(None, ge=1, le=256, description="of a fleet that the run brings up")
-    split_strategy: Literal["auto", "manual"] = Field("auto", description="manual: the rows of manual_ranges")
-    manual_ranges: list[RowRange] = Field([], max_length=1000)
+    enabled: bool = Field(True, description="`false`: one worker, one call at a time")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="model workers of a fleet that the run brings up; a fleet that is there keeps its own",
+        examples=[4],
+    )
+    split_strategy: Literal["auto", "manual"] = Field(
+        "auto", description="`auto`: all rows; `manual`: only the rows of `manual_ranges`"
+    )
+    manual_ranges: list[RowRange] = Field(
+        [],
+        max_length=1000,
+        description="rows to take when `split_strategy` is `manual`, without overlaps",
+        examples=[[{"start": 1, "end": 500}, {"start": 501, "end": 1000}]],
+    )
 
     @model_validator(mode="after")
     def _apart(self) -> "Parallelization":
@@ -117,20 +165,35 @@ class Parallelization(_Section):
 
 
 class Checkpoints(_Section):
-    """Part files while the run goes on."""
+    """Part files: rows that are done already, while the run goes on."""
 
-    directory: Folder = "checkpoints"
-    interval: int = Field(1000, ge=1, description="rows per part file")
-    cleanup_after_merge: bool = False
+    directory: Folder = Field("checkpoints", description="where part files are kept, in a folder per run")
+    interval: int = Field(1000, ge=1, description="rows per part file", examples=[25])
+    cleanup_after_merge: bool = Field(
+        False, description="`true`: part files are removed once the output is published"
+    )
 
 
 class Output(_Section):
-    """The published file."""
+    """The published files."""
 
-    directory: Folder = "output"
-    naming_pattern: str = "{run_id}_{label}"
-    formats: list[Literal["csv", "jsonl", "parquet"]] = Field(["csv"], min_length=1, max_length=3)
-    columns: list[str] | None = Field(None, max_length=10_000, description="which are written; none: all")
+    directory: Folder = Field(
+        "output",
+        description="where outputs are published: a folder, or a place like `s3://…`",
+    )
+    naming_pattern: str = Field(
+        "{run_id}_{label}",
+        description="their names, of `{project} {version} {label} {date} {run_id}` and text; no folders",
+    )
+    formats: list[Literal["csv", "jsonl", "parquet"]] = Field(
+        ["csv"], min_length=1, max_length=3, description="what is written, one or several"
+    )
+    columns: list[str] | None = Field(
+        None,
+        max_length=10_000,
+        description="which columns are written, in this order; unset: all",
+        examples=[["RowID", "Topic", "Key_Point"]],
+    )
     checkpoints: Checkpoints = Checkpoints()
 
     @field_validator("naming_pattern")
@@ -147,31 +210,53 @@ class ErrorHandling(_Section):
     """What becomes of what fails."""
 
     strategy: Literal["continue_and_report", "stop"] = Field(
-        "continue_and_report", description="stop: the run ends with its first failed row"
+        "continue_and_report",
+        description="`continue_and_report`: other rows go on; `stop`: the run ends with its first failed row",
     )
-    max_worker_retries: int = Field(2, ge=0, le=100, description="starts of a worker that dies")
-    save_failed_ranges: bool = True
-    prompt_on_failure: bool = Field(True, description="ask on a terminal what to do with failed rows")
+    max_worker_retries: int = Field(
+        2, ge=0, le=100, description="how often a local worker that dies is started again"
+    )
+    save_failed_ranges: bool = Field(
+        True, description="write `failed_ranges.json` and `failed_rows.csv` when rows failed"
+    )
+    prompt_on_failure: bool = Field(
+        True, description="ask on a terminal what to do with failed rows; elsewhere `merge` decides"
+    )
 
 
 class Monitoring(_Section):
     """What is shown and written while a run goes on."""
 
-    status_dir: Folder = "status"
-    logs_dir: Folder = "logs"
-    dashboard_refresh: float = Field(5.0, gt=0, le=3600, description="seconds")
+    status_dir: Folder = Field("status", description="where `RUN/worker_N.json` tell what each worker does")
+    logs_dir: Folder = Field(
+        "logs", description="where `RUN/run_manifest.json`, logs and summaries are written"
+    )
+    dashboard_refresh: float = Field(
+        5.0, gt=0, le=3600, description="seconds between two pictures of the dashboard"
+    )
 
 
 class Merge(_Section):
     """When and in which order the output is published."""
 
-    auto_merge: bool = Field(True, description="no: the output waits for `prism merge`")
-    condition: Literal["all_success", "any_success", "always"] = "all_success"
-    sort_by: str | None = Field(None, description="a column of the input; none: the input's order")
+    auto_merge: bool = Field(True, description="`false`: the output waits for `prism merge`")
+    condition: Literal["all_success", "any_success", "always"] = Field(
+        "all_success",
+        description=(
+            "`all_success`: when every row has its record, failed ones included; `any_success`: the same, "
+            "if one row at least is ok; `always`: also what a cancelled or failed run has"
+        ),
+    )
+    sort_by: str | None = Field(
+        None,
+        description="a column of the input, numbers as numbers; unset, or not there: the input's order",
+        examples=["RowID"],
+    )
     max_failed: str | None = Field(
         None,
-        pattern=r"^\d+(\.\d+)?%?$",
-        description="withhold an output with more failures: a count, or per cent",
+        pattern=r"^[0-9]+(\.[0-9]+)?%?$",
+        description="withhold an output with more failed rows than this: a count, or per cent",
+        examples=["10%", "10"],
     )
 
     def allows(self, rows: int, failed: int) -> bool:
@@ -184,27 +269,43 @@ class Merge(_Section):
 
 
 class Prompts(_Section):
-    """Where the prompt file is."""
+    """What is asked about each row."""
 
-    config_file: str = Field("prompt.json", description="relative to the job file's folder")
+    config_file: str = Field(
+        "prompt.json",
+        description="the prompt file, relative to the job file's folder and inside it",
+        examples=["prompts/example_prompt.json"],
+    )
 
 
 class Table(_Section):
     """How the input is written."""
 
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
-        "auto", description="auto: by the file's ending, .csv without one"
+        "auto", description="`auto`: by the file's ending, `.csv` without one"
     )
-    delimiter: str = Field(",", pattern='^[^"\\r\\n\\x00\ufeff]$', description="one character between cells")
-    columns: dict[str, str] = Field({}, description="columns that are called otherwise: {Message: text}")
-    required_columns: list[str] = ["Message"]
+    delimiter: str = Field(
+        ",", pattern='^[^"\\r\\n\\x00\ufeff]$', description="the one character between two cells of a CSV"
+    )
+    columns: dict[str, str] = Field(
+        {},
+        description="columns that are called otherwise in the file: PRISM's name, then the file's",
+        examples=[{"RowID": "id", "Message": "text"}],
+    )
+    required_columns: list[str] = Field(
+        ["Message"], description="an input without one of these is refused; a missing RowID is numbered"
+    )
 
 
 class Budget(_Section):
     """What a run may cost; when it is reached nothing more is fed."""
 
-    tokens: int | None = Field(None, ge=1, description="prompt and completion tokens together")
-    money: Decimal | None = Field(None, gt=0, description="in the currency of the model's price")
+    tokens: int | None = Field(
+        None, ge=1, description="prompt and completion tokens together", examples=[2_000_000]
+    )
+    money: Decimal | None = Field(
+        None, gt=0, description="in the currency of the model's price in `models.json`", examples=["2.50"]
+    )
 
 
 class Job(_Section):
@@ -212,7 +313,11 @@ class Job(_Section):
 
     project: Project = Project()
     model: Model = Model()
-    input_queue: list[InputFile] = Field([], max_length=1000)
+    input_queue: list[InputFile] = Field(
+        [],
+        max_length=1000,
+        description="the files to process, in this order; a file dropped into a topic needs none",
+    )
     parallelization: Parallelization = Parallelization()
     output: Output = Output()
     error_handling: ErrorHandling = ErrorHandling()
@@ -221,7 +326,7 @@ class Job(_Section):
     monitoring: Monitoring = Monitoring()
     table: Table = Table()
     budget: Budget = Budget()
-    dedupe: bool = Field(True, description="rows that say the same are asked once")
+    dedupe: bool = Field(True, description="rows that say the same are asked once, and share the answer")
 
 
 def parse_job(fields: Any, where: str = "job") -> Job:
@@ -239,16 +344,22 @@ def read_job(path: Path) -> tuple[Job, dict[str, Any]]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobRefused(f"{path.name}: cannot be read: {error}") from None
+    return read_job_text(text, path.name)
+
+
+def read_job_text(text: str, where: str) -> tuple[Job, dict[str, Any]]:
+    """Return the job in a job file's text, and its fields as written. where: its name. Raise JobRefused."""
     try:
         found = marked_yaml.load(text)
     except YamlRefused as error:
-        raise JobRefused(f"{_place(path.name, error.line)}: {error}") from None
-    if _is_nothing(found.value):
+        raise JobRefused(f"{_place(where, error.line)}: {error}") from None
+    if is_nothing(found.value):
         found.value = {}
-    job = _parsed(found, path.name)
-    for keys, known in _unknown(found.value, Job, ()):
-        raise JobRefused(f"{_place(path.name, found.line(keys))}: {_dotted(keys)}: {_advice(keys, known)}")
-    return job, found.value
+    # First: of a misspelt key the model says only that the right one is missing.
+    for keys, known in unknown_keys(found.value, Job):
+        advice = nearest_key(keys, known, Job)
+        raise JobRefused(f"{_place(where, found.line(keys))}: {_dotted(keys)}: {advice}")
+    return _parsed(found, where), found.value
 
 
 def _parsed(found: MarkedYaml, where: str) -> Job:
@@ -259,8 +370,7 @@ def _parsed(found: MarkedYaml, where: str) -> Job:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = _place(where, found.line(first["loc"]))
-        what = f"{first['msg']} (it is {first['input']!r:.80})"
-        raise JobRefused(f"{place}: {_dotted(first['loc'])}: {what}") from None
+        raise JobRefused(f"{place}: {_dotted(first['loc'])}: {problem(first, Job)}") from None
 
 
 def _place(where: str, line: int) -> str:
@@ -271,43 +381,9 @@ def _dotted(keys: tuple[str | int, ...]) -> str:
     return f"{'.'.join(map(str, keys))!s:.100}"
 
 
-def _advice(keys: tuple[str | int, ...], known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(keys[-1]), known, n=1)
-    return f"no such key; {f'did you mean {near[0]}?' if near else 'there are: ' + ', '.join(known)}"
-
-
-def _unknown(
-    fields: Any, section: type[BaseModel], above: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], tuple[str, ...]]]:
-    """Yield the paths of keys that are none, each with those that its section has."""
-    if not isinstance(fields, dict):
-        return
-    for key, value in fields.items():
-        path = (*above, key)
-        if key not in section.model_fields:
-            yield path, tuple(section.model_fields)
-            continue
-        inner = _section_of(section.model_fields[key].annotation)
-        for number, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if inner is not None:
-                yield from _unknown(item, inner, path if number is None else (*path, number))
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, one or a list of them."""
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None
-
-
 def _read_text(path: Path) -> str:
     with path.open("rb") as stream:
         text = stream.read(MAX_JOB_BYTES + 1)
     if len(text) > MAX_JOB_BYTES:
         raise JobRefused(f"{path.name}: more than {MAX_JOB_BYTES} bytes: no job file is so long")
     return text.decode("utf-8-sig")
-
-
-def _is_nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value in _NOTHING)

@@ -1,13 +1,26 @@
 """YAML in which every scalar stays the text it is, and every key knows its line.
 
-YAML's own ideas (`NO` = false, `1.10` = 1.1, `010` = 8) so cannot change a value, and no tag can build an
-object. A key that stands twice is refused: elsewhere the last one wins, in silence.
+YAML's own ideas (`NO` = false, `1.10` = 1.1, `010` = 8) so cannot change a value; only a bare `~`, `null` or
+nothing at all is None. What would have an effect that nobody sees is refused: a key that stands twice
+(elsewhere the last one wins), a merge key, a tag, a line end that only YAML knows.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+# As YAML 1.2 writes "no value".
+_NULLS = ("", "~", "null", "Null", "NULL")
+_TAGS = {
+    yaml.ScalarNode: "tag:yaml.org,2002:str",
+    yaml.SequenceNode: "tag:yaml.org,2002:seq",
+    yaml.MappingNode: "tag:yaml.org,2002:map",
+}
+# YAML 1.1 folds them to a space in the middle of a quoted text.
+_HIDDEN_LINE_END = re.compile("[\x85\u2028\u2029]")
+_SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 MAX_NODES = 10_000
 MAX_DEPTH = 20
@@ -38,19 +51,48 @@ class MarkedYaml:
 
 
 def load(text: str) -> MarkedYaml:
-    """Return what a text holds: mappings, lists and texts. Raises YamlRefused."""
+    """Return what a text holds: mappings, lists, texts and None. Raises YamlRefused."""
+    hidden = _HIDDEN_LINE_END.search(text)
+    if hidden is not None:
+        what = f"the invisible character U+{ord(hidden[0]):04X} ends a line in YAML; take it out"
+        raise YamlRefused(what, text.count("\n", 0, hidden.start()) + 1)
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        what = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-        raise YamlRefused(f"not YAML: {what}", mark.line + 1 if mark is not None else 0) from None
+        raise YamlRefused(f"not YAML: {_problem(error)}", mark.line + 1 if mark is not None else 0) from None
     except (yaml.YAMLError, RecursionError, UnicodeEncodeError) as error:
         raise YamlRefused(f"not YAML: {' '.join(str(error).split())}") from None
     found = MarkedYaml()
     if node is not None:
         found.value = _Reader(found.lines).read(node, (), 0)
     return found
+
+
+def quoted(text: str) -> str:
+    """Return a text as a double-quoted scalar: `load` gives it back unchanged, as does any other YAML parser.
+
+    Raises ValueError for half a surrogate pair, which YAML cannot hold.
+    """
+    text.encode()
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    if "'\\t'" in (error.problem or ""):
+        return "a tab stands where YAML takes spaces only"
+    return " ".join(f"{error.context or ''} {error.problem or ''}".split())
 
 
 class _Reader:
@@ -66,6 +108,9 @@ class _Reader:
             what = f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}"
             raise YamlRefused(what, _line(node))
         self._lines.setdefault(path, _line(node))
+        if node.tag != _TAGS[type(node)]:
+            name = str(node.tag).replace("tag:yaml.org,2002:", "!!")
+            raise YamlRefused(f"the tag {name!r:.80} has no meaning here; take it out", _line(node))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -75,7 +120,8 @@ class _Reader:
             self._nodes += len(node.value.encode()) // 100
         except UnicodeEncodeError:
             raise YamlRefused("not YAML: half a surrogate pair is no character", _line(node)) from None
-        return str(node.value)
+        # Whoever writes "null" in quotes means the word.
+        return None if node.style is None and node.value in _NULLS else str(node.value)
 
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -83,6 +129,8 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 raise YamlRefused("a key is a list or a mapping; a key is one word", _line(key))
             name = str(key.value)
+            if name == "<<" and key.style is None:
+                raise YamlRefused("the merge key '<<' is not followed; write the keys out", _line(key))
             if name in found:
                 raise YamlRefused(f"the key {name!r:.80} stands twice", _line(key))
             self._lines[(*path, name)] = _line(key)

@@ -77,6 +77,29 @@ def test_what_is_not_said_has_its_default(tmp_path: Path, text: str) -> None:
         ("merge: {max_failed: 5%}", "merge.max_failed", "5%"),
         ("table: {delimiter: ';'}", "table.delimiter", ";"),
         ('table: {delimiter: "\\t"}', "table.delimiter", "\t"),
+        ("project: {version: 1.0}", "project.version", "1.0"),
+        ("project: {version: 2026-11-21}", "project.version", "2026-11-21"),
+        ("project: {version: 1e3}", "project.version", "1e3"),
+        ("project: {name: 1_000}", "project.name", "1_000"),
+        ("project: {name: NaN}", "project.name", "NaN"),
+        ("model: {batch_size: 1_0}", "model.batch_size", 10),
+        ("model: {batch_size: '10'}", "model.batch_size", 10),
+        ("model: {delay: .5}", "model.delay", 0.5),
+        ("merge: {sort_by: 'null'}", "merge.sort_by", "null"),
+        ("merge: {sort_by: '~'}", "merge.sort_by", "~"),
+        ("merge: {sort_by: ''}", "merge.sort_by", None),
+        ("merge: {sort_by: yes}", "merge.sort_by", "yes"),
+        ("merge: {max_failed: 010}", "merge.max_failed", "010"),
+        ("merge: {max_failed: 1.50%}", "merge.max_failed", "1.50%"),
+        (
+            "table: {required_columns: [NO, 1.10, 010, 12:30]}",
+            "table.required_columns",
+            ["NO", "1.10", "010", "12:30"],
+        ),
+        ("table: {columns: {Message: NO}}", "table.columns", {"Message": "NO"}),
+        ("x: &a {name: b}\nproject: *a".replace("x:", "model:"), "project.name", "b"),
+        ("%YAML 1.1\n---\nproject: {name: NO}", "project.name", "NO"),
+        ("budget: {tokens: 1_000}", "budget.tokens", 1000),
     ],
 )
 def test_yamls_traps(tmp_path: Path, text: str, name: str, value: object) -> None:
@@ -86,10 +109,54 @@ def test_yamls_traps(tmp_path: Path, text: str, name: str, value: object) -> Non
     assert found == value
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        (word, value)
+        for value, words in (
+            (True, "yes Yes YES on On true True TRUE y 1"),
+            (False, "no No NO off Off false n 0"),
+        )
+        for word in words.split()
+    ],
+)
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_what_is_yes_and_what_is_no(tmp_path: Path, word: str, value: bool, quote: str) -> None:
+    text = f"parallelization: {{enabled: {quote}{word}{quote}}}"
+    assert read_job(written(tmp_path, text))[0].parallelization.enabled is value
+
+
+@pytest.mark.parametrize("word", ["ja", "maybe", "2", "-1", "0.5", "enabled", "[]", "[yes]", "{}"])
+def test_what_is_neither_yes_nor_no(tmp_path: Path, word: str) -> None:
+    with pytest.raises(JobRefused, match=r"line 1: parallelization\.enabled: "):
+        read_job(written(tmp_path, f"parallelization: {{enabled: {word}}}"))
+
+
 @pytest.mark.promise(9)
 @pytest.mark.parametrize(
     ("text", "what"),
     [
+        ("<<: {model: {}}", "line 1: the merge key '<<' is not followed; write the keys out"),
+        ("m: &m {name: a}\nmodel:\n  <<: *m", "line 3: the merge key '<<'"),
+        ("model:\n\tname: a", "line 2: not YAML: a tab stands where YAML takes spaces only"),
+        ("model: {name: a\t}", "a tab stands"),
+        ("project: {name: a}\n---\nproject: {name: b}", "not YAML: expected a single document"),
+        ("model:\n  name: !!str a\n  batch_size: !!int 5", "line 3: the tag '!!int' has no meaning here"),
+        ("model: {name: !custom a}", "the tag '!custom'"),
+        ("model: !!python/name:os.system", "the tag '!!python/name:os.system'"),
+        ("model: !!binary aGk=", "the tag '!!binary'"),
+        ('model: {name: "a\x85b"}', "line 1: the invisible character U+0085 ends a line in YAML"),
+        ('model:\n  name: "a\u2028b"', "line 2: the invisible character U+2028"),
+        ("model: {batch_size: 0x0A}", "model.batch_size"),
+        ("model: {batch_size: 0o12}", "model.batch_size"),
+        ("model: {batch_size: 0b11}", "model.batch_size"),
+        ("model: {batch_size: 12:30}", "model.batch_size"),
+        ("model: {delay: 1:30}", "model.delay"),
+        ("model:\n  delay: 0,5", "model.delay"),
+        ("merge: {max_failed: ٣}", "merge.max_failed"),
+        ("table: {columns: {Message: ~}}", "table.columns.Message"),
+        ("table: {required_columns: [~]}", "table.required_columns.0"),
+        ("model: *nowhere", "line 1: not YAML: found undefined alias"),
         ("- a\n- b\n", "mapping"),
         ("just text", "mapping"),
         ("model: [1]", "model"),
@@ -143,9 +210,9 @@ def test_a_kilobyte_that_unfolds_to_a_gigabyte_is_refused(tmp_path: Path) -> Non
         read_job(written(tmp_path, f"a: &a {'x' * 50_000}\nb: [{', '.join(['*a'] * 1000)}]"))
 
 
-def test_a_tag_builds_no_object(tmp_path: Path) -> None:
-    _, fields = read_job(written(tmp_path, "input_queue: !!python/object/apply:os.getcwd []\n"))
-    assert fields == {"input_queue": []}
+def test_a_tag_builds_no_object_and_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(JobRefused, match=r"line 1: the tag '!!python/object/apply:os.getcwd' has no meaning"):
+        read_job(written(tmp_path, "input_queue: !!python/object/apply:os.getcwd []\n"))
 
 
 @pytest.mark.parametrize(
@@ -166,13 +233,28 @@ def test_a_tag_builds_no_object(tmp_path: Path) -> None:
         ),
         ("merge: {zzz: 1}", "merge.zzz: no such key; there are: auto_merge, condition, sort_by, max_failed"),
         ("model:\n  name: m\n  batch_size: many", "job.yaml, line 3: model.batch_size: "),
-        ("input_queue:\n  - label: a", "job.yaml, line 2: input_queue.0.path: Field required"),
+        ("input_queue:\n  - label: a", "job.yaml, line 2: input_queue.0.path: is missing"),
         (
             "parallelization:\n  manual_ranges:\n    - {start: 1, end: 5}\n    - {start: 5, end: 9}",
-            "line 1: parallelization: Value error, manual_ranges: row 5 stands in two of them",
+            "line 1: parallelization: manual_ranges: row 5 stands in two of them",
         ),
         ("parallelization: {manual_ranges: [{start: 3, end: 2}]}", "ends at 2, before its start at 3"),
         ("parallelization: {split_strategy: manual}", "manual_ranges is empty"),
+        ("input_queue:\n  - pth: a.csv", "line 2: input_queue.0.pth: no such key; did you mean path?"),
+        ("batch_size: 5", "batch_size: no such key here; it belongs to another section: model.batch_size"),
+        ("output: {interval: 5}", "it belongs to another section: output.checkpoints.interval"),
+        (
+            "merge: {condition: all_succes}",
+            "line 1: merge.condition: Input should be 'all_success', 'any_success' or 'always' "
+            "(it is 'all_succes'); did you mean all_success?",
+        ),
+        (
+            "project: {name: Customer Feedback}",
+            "project.name: not allowed; the project: letters, digits, `_` and `-`, at most 64 "
+            "(it is 'Customer Feedback')",
+        ),
+        ("project: [a]", "job.yaml, line 1: project: must be a mapping"),
+        ("input_queue: a.csv", "input_queue: must be a list (it is 'a.csv')"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line_and_what_would_be_right(

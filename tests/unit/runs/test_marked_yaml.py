@@ -3,10 +3,11 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prism.runs.marked_yaml import YamlRefused, load
+from prism.runs.marked_yaml import YamlRefused, load, quoted
 
 TEXT = """\
 # a comment
@@ -54,6 +55,48 @@ def test_what_cannot_be_used_is_named_with_its_line(text: str, what: str, line: 
     with pytest.raises(YamlRefused, match=what) as refused:
         load(text)
     assert refused.value.line == line
+
+
+@pytest.mark.parametrize("word", ["", "~", "null", "Null", "NULL"])
+def test_only_a_bare_word_is_nothing(word: str) -> None:
+    assert load(f"a: {word}\nb: [{word}]\nc: '{word}'\nd: \"{word}\"").value == {
+        "a": None,
+        "b": [None] if word else [],
+        "c": word,
+        "d": word,
+    }
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+plain = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufeff"))
+
+
+@given(texts)
+@example("\x85\u2028\ufeff\x7f\0")
+@example('👩\u200d💻 # no comment: \\ "')
+def test_a_quoted_text_comes_back_as_it_was(text: str) -> None:
+    assert load(f"a: {quoted(text)}  # {{").value == {"a": text}
+    assert load(f"- {{{quoted(text)}: {quoted(text)}}}").value == [{text: text}]
+    assert yaml.safe_load(quoted(text)) == text
+    assert "\n" not in quoted(text)
+
+
+@given(texts)
+def test_what_others_quote_comes_back_too(text: str) -> None:
+    with contextlib.suppress(YamlRefused):  # PyYAML leaves some invisible line ends as they are
+        for style in ("'", '"'):
+            written = yaml.safe_dump({"a": text}, default_style=style, allow_unicode=True)
+            assert load(written).value == {"a": text}
+
+
+@given(plain)
+def test_a_text_in_single_quotes_is_that_text(text: str) -> None:
+    assert load("a: '" + text.replace("'", "''") + "'").value == {"a": text}
+
+
+def test_half_a_pair_cannot_be_quoted() -> None:
+    with pytest.raises(ValueError, match="surrogates"):
+        quoted("\ud800")
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"#\n \t?,%@`~", max_size=40))
