@@ -46,7 +46,7 @@ format: install ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: install ## Write docs/schemas and docs/settings.md from the models
+schemas: install ## Write docs/schemas, docs/settings.md and docs/jobs.md from the code
 	@$(BIN)/python -m tools.reference
 
 lock: install ## Pin every dependency again, with hashes

@@ -1,4 +1,4 @@
-"""Write what is generated from the code: docs/schemas/*.json and docs/settings.md.
+"""Write what is generated from the code: docs/schemas/*.json, docs/settings.md and docs/jobs.md.
 
 `make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
 """
@@ -13,6 +13,7 @@ from prism.service.settings import ServiceSettings, describe
 from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
 from prism_model_worker.settings import WorkerSettings
+from tools.job_reference import job_schema, jobs_page
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES: tuple[tuple[str, type[ServiceSettings]], ...] = (
@@ -30,7 +31,11 @@ allowed. Any librdkafka property passes through as `KAFKA_…`: `KAFKA_SASL_PASS
 
 def pages() -> dict[Path, str]:
     """Return the content of every generated file by its path."""
-    found = {ROOT / "docs" / "settings.md": settings_page()}
+    found = {
+        ROOT / "docs" / "settings.md": settings_page(),
+        ROOT / "docs" / "jobs.md": jobs_page(),
+        ROOT / "docs" / "schemas" / "job.schema.json": job_schema(),
+    }
     for message in ALL_MESSAGES:
         schema = json.dumps(message.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
         found[ROOT / "docs" / "schemas" / f"{message.__name__}.json"] = schema

@@ -304,7 +304,7 @@ class Budget(_Section):
         None, ge=1, description="prompt and completion tokens together", examples=[2_000_000]
     )
     money: Decimal | None = Field(
-        None, gt=0, description="in the currency of the model's price in `models.json`", examples=["2.50"]
+        None, gt=0, description="in the currency of the model's price in `models.json`", examples=[2.5]
     )
 
 
@@ -316,7 +316,13 @@ class Job(_Section):
     input_queue: list[InputFile] = Field(
         [],
         max_length=1000,
-        description="the files to process, in this order; a file dropped into a topic needs none",
+        description="the files to process, in this order; a file that is dropped or submitted needs none",
+        examples=[
+            [
+                {"path": "data/feedback_q1.csv", "label": "q1_feedback"},
+                {"path": "data/feedback_q2.csv", "label": "q2_feedback"},
+            ]
+        ],
     )
     parallelization: Parallelization = Parallelization()
     output: Output = Output()
