@@ -57,8 +57,8 @@ _SETTINGS = """
 PRISM v6's `config/settings.json` says what holds for all jobs of a place. The first that is found is read:
 beside the job file, in `config/` beside it, in `./config`. What a job says itself goes first; without a file,
 or for a key that it leaves out, a job's own default of the tables above holds. So a missing `RowID` is
-numbered, unless `required_input_columns` names it. An unknown key is refused, but for those that begin with `_`,
-`$` or `/`. `models.json` is looked for in the same places; [models.md](models.md) describes it.
+numbered, unless `required_input_columns` names it. An unknown key is refused, but for those that begin with
+`_`, `$` or `/`. `models.json` is looked for in the same places; [models.md](models.md) describes it.
 
 | key | type | as PRISM v6 ships it | meaning |
 |---|---|---|---|"""

@@ -14,6 +14,7 @@ MODULES = {
     "run": "prism_cli.running",
     "retry": "prism_cli.retry",
     "summary": "prism_cli.summary",
+    "init": "prism_cli.init",
     "submit": "prism_cli.submission",
     "status": "prism_cli.status",
     "watch": "prism_cli.watching",
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_up(commands)
     _add_run(commands)
+    _add_init(commands)
     _add_submit(commands)
     _add_looking(commands)
     _add_control(commands)
@@ -161,6 +163,25 @@ def _add_run(commands: Commands) -> None:
         metavar="auto|embedded|URL",
         help="as for prism up; embedded answers by rules, whatever model the job names",
     )
+
+
+def _add_init(commands: Commands) -> None:
+    text = "write a job file and a prompt file for a table, from its own columns"
+    init = commands.add_parser("init", help=text, description=text[0].upper() + text[1:] + ".")
+    init.add_argument("file", type=Path, metavar="FILE", help="a CSV, TSV, JSONL or Parquet file")
+    init.add_argument("--json", action="store_true", help="one JSON object on stdout instead of text")
+    init.add_argument(
+        "--project", type=_job, metavar="NAME", help="the project, for names of runs (default: FILE's)"
+    )
+    init.add_argument("--model", metavar="NAME", help="the model (default: the fleet's own)")
+    init.add_argument(
+        "--columns",
+        type=_columns,
+        metavar="A,B,…",
+        help="the columns to fill in (default: Topic,Sentiment,Urgency,Key_Point)",
+    )
+    init.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: this folder)")
+    init.add_argument("--force", action="store_true", help="replace files that are there")
 
 
 def _add_submit(commands: Commands) -> None:
@@ -282,6 +303,13 @@ def _rows(text: str) -> tuple[int, int]:
     if pair[0] > pair[1]:
         raise argparse.ArgumentTypeError(f"{text!r} begins behind its end")
     return pair
+
+
+def _columns(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of names like Topic,Sentiment")
+    return names
 
 
 def _positive(text: str) -> int:

@@ -9,6 +9,9 @@ WRONG = [
     [],
     ["run"],
     ["retry", "t1"],
+    ["init"],
+    ["init", "x.csv", "--project", "a b"],
+    ["init", "x.csv", "--columns", "Topic,,Urgency"],
     ["submit"],
     ["submit", "x.csv"],
     ["submit", "x.csv", "--job", "a/b"],
@@ -44,6 +47,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
 
 def test_every_command_takes_json() -> None:
     needed = {
+        "init": ["x.csv"],
         "submit": ["x.csv", "--job", "feedback"],
         "pause": ["t1"],
         "resume": ["t1"],
