@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism.annotation.prompt_file import PromptFile
-from prism.runs.job import read_job_text
+from prism.runs.job import MAX_JOB_BYTES, read_job_text
 from prism.runs.job_text import render_job
 from prism.runs.naming import clean_label
 from prism.tables import TableRefused
@@ -117,6 +117,9 @@ def _job_text(source: Path, proposal: Proposal) -> str:
         "example. docs/jobs.md has every key.",
     )
     text = render_job(proposal.job, heading)
+    if len(text.encode()) > MAX_JOB_BYTES:
+        what = "the names of its columns are too long for a job file"
+        raise CommandFailed(BAD_INPUT, what, printable(str(source)), "shorten them")
     read_job_text(text, JOB_FILE)
     return text
 

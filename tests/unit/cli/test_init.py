@@ -115,12 +115,14 @@ def test_a_death_in_the_middle_leaves_no_half_of_a_file(
         (["data/rows.csv", "--columns", "A,a"], "stands there twice"),
         (["data/rows.csv", "--output", "data/rows.csv"], "cannot be written: "),
         (["data/\udcff.csv"], "the file's name is not UTF-8"),
+        (["data/long.csv"], "too long for a job file"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_exit_3(
     folder: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "data" / "\udcff.csv").write_text("Message\nhello\n")
+    (folder / "data" / "long.csv").write_text("text " * 30_000 + "\nhello\n")
     assert main(["init", *words]) == 3
     told = capsys.readouterr()
     assert told.out == ""
