@@ -171,7 +171,7 @@ def _add_init(commands: Commands) -> None:
     init.add_argument("file", type=Path, metavar="FILE", help="a CSV, TSV, JSONL or Parquet file")
     init.add_argument("--json", action="store_true", help="one JSON object on stdout instead of text")
     init.add_argument(
-        "--project", type=_job, metavar="NAME", help="the project, for names of runs (default: FILE's)"
+        "--project", type=_project, metavar="NAME", help="the project, for names of runs (default: FILE's)"
     )
     init.add_argument("--model", metavar="NAME", help="the model (default: the fleet's own)")
     init.add_argument(
@@ -303,6 +303,16 @@ def _rows(text: str) -> tuple[int, int]:
     if pair[0] > pair[1]:
         raise argparse.ArgumentTypeError(f"{text!r} begins behind its end")
     return pair
+
+
+def _project(text: str) -> str:
+    from prism.runs.naming import is_job_name
+
+    if not is_job_name(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no project's name (letters, digits, '_', '-', at most 64)"
+        )
+    return text
 
 
 def _columns(text: str) -> list[str]:

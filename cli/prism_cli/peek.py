@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Literal
 from prism.annotation.strict_json import NotStrictJson, load_strictly
 from prism.messages.reasons import FileReason
 from prism.tables import TableFormat, TableRefused, open_source, read_header, read_rows
+from prism.tables.reader import DELIMITERS
 
 Kind = Literal["csv", "tsv", "jsonl", "parquet"]
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 ROWS = 1000
 MAX_COLUMNS = TableFormat().max_columns
 # Of a cell only its beginning is looked at, of a file no more than this, of a line no more than that.
@@ -166,7 +166,7 @@ def _peek_parquet(path: Path) -> Sample:
     # Takes a quarter of a second, and nobody else needs it.
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             columns = tuple(map(str, file.schema_arrow.names))
             if len(columns) > MAX_COLUMNS or len(set(columns)) < len(columns) or not columns:
                 raise TableRefused(

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from prism.annotation.column import clean_value, fold, fold_key, is_blank
-from prism_cli.peek import DELIMITERS, Sample
+from prism.tables.reader import DELIMITERS
+from prism_cli.peek import Sample
 
 STARTING_COLUMNS = ("Topic", "Sentiment", "Urgency", "Key_Point")
 # What a label list may be made of: a column with so many different, short values.

@@ -48,7 +48,7 @@ def _field_at(section: type[BaseModel] | None, path: tuple[str | int, ...]) -> F
 def nearest_key(keys: tuple[str | int, ...], known: tuple[str, ...], whole: type[BaseModel]) -> str:
     """Return the advice for a key that is none: the nearest right name, or where it belongs in `whole`."""
     name = str(keys[-1])
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name.casefold().strip(), known, n=1)
     elsewhere = [path for path in key_paths(whole) if path.rpartition(".")[2] == name]
     if near:
         return f"no such key; did you mean {near[0]}?"

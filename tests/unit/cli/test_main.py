@@ -8,7 +8,9 @@ import pytest
 
 from prism.annotation.prompt_file import PromptRefused
 from prism.kafka.errors import BrokerAway
+from prism.runs.catalogue import CatalogueRefused
 from prism.runs.job import JobRefused
+from prism.runs.project_settings import SettingsRefused
 from prism_cli import arguments
 from prism_cli.__main__ import main
 from prism_cli.exits import CommandFailed
@@ -20,6 +22,8 @@ ENDS = [
     (EmbeddedError("port taken"), 4, "prism: port taken"),
     (JobRefused("feedback.yaml: bad"), 3, "prism: feedback.yaml: bad"),
     (PromptRefused("prompt file: bad"), 3, "prism: prompt file: bad"),
+    (CatalogueRefused("models.json: bad"), 3, "prism: models.json: bad"),
+    (SettingsRefused("settings.json: bad"), 3, "prism: settings.json: bad"),
     (KeyboardInterrupt(), 130, "prism: interrupted"),
     (CommandFailed(3, "a\nb\x1b[31m\u202ec"), 3, "prism: a b·[31m·c"),
 ]

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.tables import TableRefused
-from prism_cli.peek import DELIMITERS, ROWS, peek, sniff
+from prism.tables.reader import DELIMITERS
+from prism_cli.peek import ROWS, peek, sniff
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 

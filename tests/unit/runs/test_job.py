@@ -241,6 +241,9 @@ def test_a_tag_builds_no_object_and_is_not_passed_over(tmp_path: Path) -> None:
         ("parallelization: {manual_ranges: [{start: 3, end: 2}]}", "ends at 2, before its start at 3"),
         ("parallelization: {split_strategy: manual}", "manual_ranges is empty"),
         ("input_queue:\n  - pth: a.csv", "line 2: input_queue.0.pth: no such key; did you mean path?"),
+        ("MODEL: {}", "line 1: MODEL: no such key; did you mean model?"),
+        ("model: {Batch Size: 5}", "model.Batch Size: no such key; did you mean batch_size?"),
+        ("model: {batch-size: 5}", "model.batch-size: no such key; did you mean batch_size?"),
         ("batch_size: 5", "batch_size: no such key here; it belongs to another section: model.batch_size"),
         ("output: {interval: 5}", "it belongs to another section: output.checkpoints.interval"),
         (
