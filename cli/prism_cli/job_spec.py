@@ -13,9 +13,11 @@ from typing import Any
 from prism.annotation.prompt_file import PromptFile, PromptRefused
 from prism.annotation.strict_json import NotStrictJson, load_strictly
 from prism.messages import RequestedFile, RunFile, RunRecord, RunRequest, UriSource
-from prism.runs.catalogue import Catalogue, CatalogueRefused, ModelEntry, read_catalogue
+from prism.runs.catalogue import Catalogue, ModelEntry, read_catalogue
+from prism.runs.config_files import find_catalogue, find_settings
 from prism.runs.job import InputFile, Job, parse_job, read_job
 from prism.runs.naming import clean_label, is_run_id, model_tag
+from prism.runs.project_settings import read_settings, with_settings
 from prism.runs.ranges import RowRanges, ranges_of
 from prism.runs.sameness import difference
 from prism_cli.console import printable
@@ -108,6 +110,7 @@ def read_spec(path: Path, options: Namespace) -> JobSpec:
     if not path.is_file():
         raise CommandFailed(BAD_INPUT, "no such job file", printable(str(path)), "make one: prism init FILE")
     _, fields = read_job(path)
+    fields = with_settings(fields, read_settings(find_settings(path)))
     fields = merged(fields, _overrides(options))
     job = parse_job(fields, path.name)
     if not job.input_queue:
@@ -116,7 +119,7 @@ def read_spec(path: Path, options: Namespace) -> JobSpec:
         )
     ranges = options.rows or ranges_of(job)
     files = tuple(SpecFile(label, examine(one), ranges) for label, one in _inputs(job, path.parent))
-    return JobSpec(path, job, fields, read_prompt(job, path.parent), find_catalogue(path.parent), files)
+    return JobSpec(path, job, fields, read_prompt(job, path.parent), _catalogue(path), files)
 
 
 def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,16 +173,9 @@ def read_prompt(job: Job, folder: Path) -> dict[str, Any]:
         raise CommandFailed(BAD_INPUT, printable(str(error)), printable(str(path))) from None
 
 
-def find_catalogue(folder: Path) -> Catalogue:
-    """Return the `models.json` beside the job, in `config/` there, or in `./config`; else an empty one."""
-    for place in (folder, folder / "config", Path("config")):
-        try:
-            found = read_catalogue(place)
-        except CatalogueRefused as error:
-            raise CommandFailed(BAD_INPUT, printable(str(error)), printable(str(place))) from None
-        if found.available_models:
-            return found
-    return Catalogue()
+def _catalogue(path: Path) -> Catalogue:
+    found = find_catalogue(path)
+    return Catalogue() if found is None else read_catalogue(found.parent)
 
 
 def _inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:
