@@ -154,9 +154,11 @@ def predict(
 ) -> Prediction:
     """Check the file, ask `wanted` batches of it, and return what follows. folder: for scratch."""
     tell(f"checking {printable(source.path.name)}")
+    # A name that is not UTF-8 cannot travel; what it says of the format can.
+    name = source.path.name.encode(errors="replace").decode()
     file = RunFile(
         label=_RUN_ID,
-        filename=source.path.name,
+        filename=name,
         source=_uri(source, folder),
         sha256=source.sha256,
         ranges=ranges or [],
@@ -174,7 +176,7 @@ def predict(
     with closing(Trial(record, model, servers, plan.worker)) as trial:
         tell(f"reading {count(checked.files[0].rows)} rows")
         memories = tuple(SharedAnswers(plan.worker.shared_rows) for _ in range(plan.workers))
-        fmt = table_format(plan.job, checked.prompt)
+        fmt = table_format(plan.job, checked.prompt, checked.files[0])
         # The same file, the same sample.
         rng = random.Random(source.sha256)
         found = survey(checked.plains[0], fmt, trial.context, wanted, memories, rng)

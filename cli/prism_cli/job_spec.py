@@ -12,6 +12,7 @@ from typing import Any
 
 from prism.annotation.prompt_file import PromptFile, PromptRefused
 from prism.annotation.strict_json import NotStrictJson, load_strictly
+from prism.conversion import stem_of
 from prism.messages import RequestedFile, RunFile, RunRecord, RunRequest, UriSource
 from prism.runs.catalogue import Catalogue, ModelEntry, read_catalogue
 from prism.runs.config_files import find_catalogue, find_settings
@@ -22,7 +23,7 @@ from prism.runs.ranges import RowRanges, ranges_of
 from prism.runs.sameness import difference
 from prism_cli.console import printable
 from prism_cli.exits import BAD_INPUT, USAGE, CommandFailed
-from prism_cli.submission import Source, examine, stem
+from prism_cli.submission import Source, examine
 
 MAX_PROMPT_BYTES = 1_000_000
 _GLOB = "*?["
@@ -184,9 +185,9 @@ def _inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:
     for one in job.input_queue:
         paths = list(_expanded(one, folder))
         for path in paths:
-            label = one.label or stem(path.name)
+            label = one.label or stem_of(path.name)
             if one.label and len(paths) > 1:
-                label = f"{one.label}_{stem(path.name)}"
+                label = f"{one.label}_{stem_of(path.name)}"
             label = clean_label(label)
             if label in labels:
                 raise CommandFailed(

@@ -18,6 +18,7 @@ from typing import BinaryIO, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from prism.conversion import stem_of
 from prism.kafka.clients import ErrorWatch
 from prism.kafka.errors import BrokerAway
 from prism.messages import intake
@@ -178,17 +179,10 @@ def address(options: Namespace, source: Source, now: datetime) -> Envelope:
     return Envelope(
         job=options.job,
         run_id=options.run_id or new_run_id(options.job, source.sha256, now),
-        label=clean_label(options.label or stem(source.path.name)),
+        label=clean_label(options.label or stem_of(source.path.name)),
         filename=source.path.name,
         priority=options.priority,
     )
-
-
-def stem(name: str) -> str:
-    """Return a file's name without the endings that say how it is written."""
-    for ending in (".gz", ".csv"):
-        name = name[: -len(ending)] if name.lower().endswith(ending) else name
-    return name
 
 
 def new_run_id(job: str, sha256: str, now: datetime) -> str:

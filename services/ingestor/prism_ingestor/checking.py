@@ -9,23 +9,26 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prism.annotation import PromptFile, PromptRefused
 from prism.annotation.strict_json import load_strictly
+from prism.conversion import SourceKind, kind_of
 from prism.kafka.errors import BrokerAway
 from prism.messages import CutPosition, FileReason, RunFile, RunRecord
 from prism.messages.topics import RESULT_MAX_BYTES
 from prism.runs.catalogue import CatalogueRefused, entry_of
+from prism.runs.columns import output_columns
 from prism.runs.cutting import cut_rows
 from prism.runs.job import Job, JobRefused, parse_job
 from prism.runs.ranges import taken
 from prism.service import fault
 from prism.service.logs import get_logger
 from prism.tables import Header, Row, TableFormat, TableRefused, check_rows, open_source, read_header
-from prism_ingestor.sources import Between, PlainFile, SourceChanged, Sources
+from prism.tables.refusals import listed, shown
+from prism_ingestor.sources import Between, PlainFile, SourceChanged, Sources, source_name
 
 log = get_logger(__name__)
 
@@ -58,16 +61,28 @@ class Checked:
 DEFAULT_COLUMN = TableFormat().message_column
 
 
-def table_format(job: Job, prompt: Mapping[str, Any]) -> TableFormat:
-    """Return how a job's CSVs are written. Of a table of photos the photo is required, not the message."""
+def source_kind(job: Job, file: RunFile) -> SourceKind:
+    """Return how a source is written: as the job says, else as its name does, else it is a CSV."""
+    if job.table.format != "auto":
+        return SourceKind(job.table.format)
+    return kind_of(source_name(file)) or SourceKind.CSV
+
+
+def table_format(job: Job, prompt: Mapping[str, Any], file: RunFile) -> TableFormat:
+    """Return how a source's plain CSV is written. Of a table of photos the photo is required, no message."""
+    kind = source_kind(job, file)
     required = tuple(job.table.required_columns)
+    fmt = TableFormat(
+        delimiter=job.table.delimiter_of(kind),
+        required_columns=required,
+        renames=tuple(job.table.columns.items()),
+        converted=not kind.is_text_table,
+    )
     photo = prompt.get("image_column")
     if not photo:
-        return TableFormat(delimiter=job.table.delimiter, required_columns=required)
+        return fmt
     others = tuple(name for name in required if name not in (DEFAULT_COLUMN, photo))
-    return TableFormat(
-        delimiter=job.table.delimiter, required_columns=(str(photo), *others), message_column=""
-    )
+    return replace(fmt, required_columns=(str(photo), *others), message_column="")
 
 
 def read_prompt(jobs_dir: Path, job: Job) -> dict[str, Any]:
@@ -231,10 +246,15 @@ class Checker:
     def _check_file(
         self, task: _Task, file: RunFile, job: Job, prompt: dict[str, Any]
     ) -> tuple[RunFile, PlainFile]:
+        run_id = task.record.run_id
+        fmt = table_format(job, prompt, file)
         try:
-            plain = self._sources.bring(task.record.run_id, file, task.assert_wanted)
+            found = self._sources.bring(run_id, file, task.assert_wanted)
+            kind = source_kind(job, file)
+            plain = self._sources.as_csv(run_id, file, found, kind, fmt, task.assert_wanted)
             if not file.columns:
-                file = self._counted(file, plain, job, table_format(job, prompt), task.assert_wanted)
+                file = self._counted(file, plain, job, fmt, task.assert_wanted)
+                assert_columns(job, prompt, file)
         except TableRefused as error:
             if file.columns and error.reason in _NO_ROOM:
                 # It was accepted before: what is too small is this disk.
@@ -245,7 +265,7 @@ class Checker:
     def _counted(
         self, file: RunFile, plain: PlainFile, job: Job, fmt: TableFormat, between: Between
     ) -> RunFile:
-        header = read_header(plain.path, fmt)
+        header = _header_of(plain, fmt)
         _assert_header_travels(header)
         start = CutPosition()
         self._scratch.mkdir(parents=True, exist_ok=True)
@@ -265,6 +285,7 @@ class Checker:
                 "batches": start.sequence,
                 "sha256": plain.sha256,
                 "bytes": plain.bytes,
+                "plain_sha256": plain.plain_sha256,
             }
         )
 
@@ -281,6 +302,35 @@ def _of_file(record: RunRecord, file: RunFile, error: SourceChanged | TableRefus
     """Return what is wrong; of several files with the name of the one that it is about."""
     detail = error.detail if isinstance(error, SourceChanged) else str(error)
     return detail if len(record.files) == 1 else f"{file.filename or file.label}: {detail}"
+
+
+def assert_columns(job: Job, prompt: Mapping[str, Any], file: RunFile) -> None:
+    """Raise TableRefused with BAD_JOB if the job names a column that the output will not have.
+
+    `sort_by: RowID` is what PRISM's job files say by habit: without RowIDs the input's order is theirs.
+    """
+    columns = output_columns(file.columns, PromptFile.parse(prompt).columns_to_code)
+    sort_by = job.merge.sort_by
+    if sort_by is not None and sort_by not in columns and sort_by != TableFormat().row_id_column:
+        raise _no_such_column("merge.sort_by", sort_by, columns)
+    for name in job.output.columns or ():
+        if name not in columns:
+            raise _no_such_column("output.columns", name, columns)
+
+
+def _no_such_column(key: str, name: str, columns: list[str]) -> TableRefused:
+    detail = f"{key}: the output has no column {shown(name)}; {listed(columns)}"
+    return TableRefused(FileReason.BAD_JOB, detail)
+
+
+def _header_of(plain: PlainFile, fmt: TableFormat) -> Header:
+    try:
+        return read_header(plain.path, fmt)
+    except TableRefused as refused:
+        if not fmt.converted:
+            raise
+        # Nobody has seen the lines of what the source was turned into.
+        raise TableRefused(refused.reason, refused.detail) from None
 
 
 def _assert_header_travels(header: Header) -> None:

@@ -82,9 +82,8 @@ class Feeder:
     def feed_of(self, record: RunRecord, checked: Checked) -> RunFeed:
         """Return the feed of a checked run; of one that was fed before it first finds out how far."""
         job = parse_job(record.job, record.job_name)
-        fmt = table_format(job, checked.prompt)
         files = [
-            FileFeed(record.run_id, file, plain, job, fmt)
+            FileFeed(record.run_id, file, plain, job, table_format(job, checked.prompt, file))
             for file, plain in zip(checked.files, checked.plains, strict=True)
         ]
         feed = RunFeed(

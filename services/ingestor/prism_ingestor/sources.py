@@ -1,8 +1,8 @@
 """A source's bytes brought to a plain CSV on disk, checked against what was accepted.
 
-What came in the topic, or is packed, is copied into the spool: a cache that any ingestor can make again
-from the topic. A plain file by reference is read where it lies, and watched: a source that changes fails
-its run, it is never read half old, half new.
+What came in the topic, is packed, or is no CSV, is copied into the spool: a cache that any ingestor can make
+again from the source, byte for byte. A plain file by reference is read where it lies, and watched: a source
+that changes fails its run, it is never read half old, half new.
 """
 
 import errno
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from prism.conversion import SourceKind, Terms, convert, is_packed, kind_of
 from prism.messages import FileReason, MessageSource, RunFile, UriSource
-from prism.tables import TableRefused, file_digest, inflate, open_source
+from prism.tables import TableFormat, TableRefused, file_digest, inflate, open_source
 
+_GZIP_MAGIC = b"\x1f\x8b"
 _RESERVED_FREE_BYTES = 64 * 1024 * 1024
 # What stays as it is until somebody changes the file or its folder.
 _FOR_GOOD = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EINVAL}
@@ -45,6 +47,8 @@ class PlainFile:
     sha256: str
     bytes: int
     stamp: tuple[int, int, int] | None = None
+    # Of the CSV itself, where it was made of another format.
+    plain_sha256: str | None = None
 
     def assert_unchanged(self) -> None:
         """Raise SourceChanged if a file that is read where it lies has been touched."""
@@ -91,6 +95,41 @@ class Sources:
             )
         return found
 
+    def as_csv(
+        self,
+        run_id: str,
+        file: RunFile,
+        found: PlainFile,
+        kind: SourceKind,
+        fmt: TableFormat,
+        between: Between = lambda: None,
+    ) -> PlainFile:
+        """Return the plain CSV of a source that `bring` has brought; a CSV is one already.
+
+        Raises as `bring` does.
+        """
+        if kind.is_text_table:
+            return found
+        plain = self._folder(run_id) / f"{file.label}.csv"
+        free = self._free_bytes()
+        terms = Terms(
+            delimiter=fmt.delimiter,
+            max_bytes=min(self._max_bytes, free),
+            scarce=free < self._max_bytes,
+            max_row_bytes=fmt.max_record_bytes,
+            max_columns=fmt.max_columns,
+        )
+        with _open(found.path) as source:
+            done = convert(source, kind, plain, terms, between)
+        found.assert_unchanged()
+        if file.plain_sha256 is not None and file.plain_sha256 != done.sha256:
+            raise SourceChanged(
+                FileReason.SOURCE_CHANGED,
+                f"this version turns the {kind} into another CSV than the one that accepted it: "
+                "send it again as a new run",
+            )
+        return PlainFile(plain, found.sha256, found.bytes, plain_sha256=done.sha256)
+
     def forget(self, run_id: str) -> None:
         """Remove what was spooled for a run."""
         shutil.rmtree(self._spool / run_id, ignore_errors=True)
@@ -128,7 +167,7 @@ class Sources:
     def _plain(self, run_id: str, raw: Path, file: RunFile, sha256: str, between: Between) -> PlainFile:
         size = raw.stat().st_size
         plain = self._folder(run_id) / f"{file.label}.csv"
-        if file.source.encoding == "gzip":
+        if _is_gzip(raw, file):
             with raw.open("rb") as packed:
                 self._inflate(_Watched(packed, between), plain)
             raw.unlink()
@@ -153,7 +192,7 @@ class Sources:
             )
         stamp = _stamp(path)
         sha256 = file_digest(path, between)
-        if file.source.encoding != "gzip":
+        if not _is_gzip(path, file):
             found = PlainFile(path, sha256, size, stamp)
             found.assert_unchanged()
             return found
@@ -220,6 +259,24 @@ def _open(path: Path) -> BinaryIO:
         if error.errno in _FOR_GOOD:
             raise _not_found() from None
         raise
+
+
+def _is_gzip(path: Path, file: RunFile) -> bool:
+    """Return whether a source is packed: its sender says so, or both its name and its first bytes do."""
+    if file.source.encoding == "gzip":
+        return True
+    if not is_packed(source_name(file)):
+        return False
+    with _open(path) as source:
+        return source.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+
+
+def source_name(file: RunFile) -> str:
+    """Return the name that says how a source is written: its own, where it has an ending that is known."""
+    if not isinstance(file.source, UriSource):
+        return file.filename
+    name = unquote(file.source.uri).rsplit("/", 1)[-1]
+    return name if kind_of(name) or not file.filename else file.filename
 
 
 def _not_found() -> TableRefused:

@@ -67,6 +67,7 @@ class RunFile(Part):
     source: Source
     sha256: str | None = Field(None, description="of the bytes as they came")
     bytes: int = 0
+    plain_sha256: str | None = Field(None, description="of the CSV that a source of another format becomes")
     columns: list[str] = []
     delimiter: str = ","
     ranges: list[tuple[int, int]] = Field(

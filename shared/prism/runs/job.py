@@ -5,6 +5,7 @@ none is refused in a file, with its line and the nearest right name: a misspelt 
 silence. In a run's record it is ignored: a newer ingestor may know it.
 """
 
+import re
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,22 @@ def _check_folder(folder: str) -> str:
 
 
 Folder: TypeAlias = Annotated[str, Field(max_length=200), AfterValidator(_check_folder)]
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]{0,31}://[^\s\\?#\x00-\x1f]+")
+
+
+def _check_destination(place: str) -> str:
+    """Let through a folder below that of the run, or a URI without secrets in it."""
+    if "://" not in place:
+        return _check_folder(place)
+    if not _URI.fullmatch(place) or "::" in place or ".." in place.split("/"):
+        raise ValueError("must be a folder, or a URI such as s3://bucket/folder")
+    if "@" in place:
+        raise ValueError("a URI has no credentials in it: they belong into the merger's environment")
+    return place
+
+
+Destination: TypeAlias = Annotated[str, Field(max_length=1000), AfterValidator(_check_destination)]
 
 MAX_JOB_BYTES = 100_000
 
@@ -177,9 +194,8 @@ class Checkpoints(_Section):
 class Output(_Section):
     """The published files."""
 
-    directory: Folder = Field(
-        "output",
-        description="where outputs are published: a folder, or a place like `s3://…`",
+    directory: Destination = Field(
+        "output", description="where outputs are published: a folder, or a place like `s3://…`"
     )
     naming_pattern: str = Field(
         "{run_id}_{label}",
@@ -190,6 +206,7 @@ class Output(_Section):
     )
     columns: list[str] | None = Field(
         None,
+        min_length=1,
         max_length=10_000,
         description="which columns are written, in this order; unset: all",
         examples=[["RowID", "Topic", "Key_Point"]],
@@ -204,6 +221,19 @@ class Output(_Section):
         except PatternRefused as error:
             raise ValueError(str(error)) from None
         return pattern
+
+    @field_validator("formats", "columns")
+    @classmethod
+    def _once(cls, names: list[str] | None) -> list[str] | None:
+        for name in names or ():
+            if (names or []).count(name) > 1:
+                raise ValueError(f"{name!r} stands there twice")
+        return names
+
+    @property
+    def uri(self) -> str | None:
+        """Where outputs go that do not stay in a folder of the merger's; None where they do."""
+        return self.directory.rstrip("/") if "://" in self.directory else None
 
 
 class ErrorHandling(_Section):
@@ -249,7 +279,7 @@ class Merge(_Section):
     )
     sort_by: str | None = Field(
         None,
-        description="a column of the input, numbers as numbers; unset, or not there: the input's order",
+        description="any column of the output, numbers as numbers; unset: the input's order",
         examples=["RowID"],
     )
     max_failed: str | None = Field(
@@ -285,16 +315,37 @@ class Table(_Section):
         "auto", description="`auto`: by the file's ending, `.csv` without one"
     )
     delimiter: str = Field(
-        ",", pattern='^[^"\\r\\n\\x00\ufeff]$', description="the one character between two cells of a CSV"
+        ",",
+        pattern='^[^"\\r\\n\\x00\ufeff]$',
+        description="the one character between two cells of a CSV; unset: a tab in `.tsv` files",
     )
     columns: dict[str, str] = Field(
         {},
+        max_length=1000,
         description="columns that are called otherwise in the file: PRISM's name, then the file's",
         examples=[{"RowID": "id", "Message": "text"}],
     )
     required_columns: list[str] = Field(
         ["Message"], description="an input without one of these is refused; a missing RowID is numbered"
     )
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> "Table":
+        if self.format == "tsv" and self.delimiter_of("tsv") != "\t":
+            raise ValueError(f"format is tsv, and delimiter is {self.delimiter!r}")
+        theirs = list(self.columns.values())
+        for name, wanted in self.columns.items():
+            if not name or not wanted:
+                raise ValueError("columns: a name is empty")
+            if theirs.count(wanted) > 1:
+                raise ValueError(f"columns: {wanted!r} of the file cannot be two columns")
+        return self
+
+    def delimiter_of(self, kind: str) -> str:
+        """Return what is between the cells of a file of this kind: what the job says, or its kind's own."""
+        if "delimiter" in self.model_fields_set:
+            return self.delimiter
+        return "\t" if kind == "tsv" else self.delimiter
 
 
 class Budget(_Section):

@@ -39,7 +39,7 @@ def check_rows(path: Path, header: Header, fmt: TableFormat, scratch: Path) -> I
     if header.row_id_index is None:
         yield from read_rows(path, header, fmt)
         return
-    with _open_register(scratch) as register:
+    with _open_register(scratch, fmt.converted) as register:
         try:
             for row in read_rows(path, header, fmt):
                 if row.problem is not RowReason.WRONG_CELL_COUNT:
@@ -59,9 +59,13 @@ class _DuplicateRowId(Exception):
 
 
 class _RowIdRegister:
-    """RowIDs seen so far, each with its line; a line names one row, because a row ends its line."""
+    """RowIDs seen so far, each with its line; a line names one row, because a row ends its line.
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    Of a converted table, whose lines nobody has seen, with the row's number instead.
+    """
+
+    def __init__(self, database: sqlite3.Connection, converted: bool) -> None:
+        self._converted = converted
         self._database = database
         self._keys: list[tuple[Key, int]] = []
         self._offsets: list[int] = []
@@ -69,7 +73,8 @@ class _RowIdRegister:
 
     def add(self, row: Row) -> None:
         row_id = row.row_id
-        self._keys.append((row_id if len(row_id) <= MAX_KEY_CHARS else _digest(row_id), row.line))
+        place = row.ordinal + 1 if self._converted else row.line
+        self._keys.append((row_id if len(row_id) <= MAX_KEY_CHARS else _digest(row_id), place))
         self._offsets.append(row.start.offset)
         if len(self._keys) >= BATCH_ROWS:
             self.flush()
@@ -103,7 +108,7 @@ def _digest(row_id: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _open_register(scratch: Path) -> Iterator[_RowIdRegister]:
+def _open_register(scratch: Path, converted: bool) -> Iterator[_RowIdRegister]:
     with tempfile.TemporaryDirectory(prefix="check-", dir=scratch, ignore_cleanup_errors=True) as folder:
         # A generator may be closed by whichever thread drops it last.
         database = sqlite3.connect(
@@ -114,7 +119,7 @@ def _open_register(scratch: Path) -> Iterator[_RowIdRegister]:
                 database.execute(f"PRAGMA {pragma}")
             database.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             database.execute("BEGIN")
-            yield _RowIdRegister(database)
+            yield _RowIdRegister(database, converted)
         finally:
             database.close()
 
@@ -122,6 +127,9 @@ def _open_register(scratch: Path) -> Iterator[_RowIdRegister]:
 def _duplicate_refusal(
     path: Path, row_id_index: int, fmt: TableFormat, duplicate: _DuplicateRowId
 ) -> TableRefused:
+    if fmt.converted:
+        detail = f"row {duplicate.second_line} has the RowID of row {duplicate.first_line}; give each its own"
+        return TableRefused(FileReason.DUPLICATE_ROW_ID, detail)
     with open_source(path) as stream:
         text = read_record_text(stream, duplicate.second_offset, fmt.max_record_bytes)
     field = dissect(text, fmt.delimiter).fields[row_id_index]

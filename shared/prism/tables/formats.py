@@ -21,6 +21,9 @@ class TableFormat:
         max_row_bytes: bytes of one row in the file, its line end and quotes included; a longer one
             fails (`ROW_TOO_LONG`). The default leaves room in a batch of 512 kB.
         max_columns: columns of the header; more refuse the file.
+        renames: columns that the file calls otherwise, as (our name, the file's). Everything else here, and
+            the header that is read, has our names.
+        converted: the CSV was made of another format: its rows are the source's, its lines are not.
     """
 
     delimiter: str = ","
@@ -30,6 +33,8 @@ class TableFormat:
     max_field_chars: int = 131_072
     max_row_bytes: int = 400_000
     max_columns: int = 4_096
+    renames: tuple[tuple[str, str], ...] = ()
+    converted: bool = False
 
     def __post_init__(self) -> None:
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n\0\ufeff':

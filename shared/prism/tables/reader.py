@@ -1,6 +1,7 @@
 """A CSV's header and rows, as a stream: constant memory, and resumable at every row."""
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -9,7 +10,7 @@ from prism.messages.reasons import FileReason, RowReason
 from prism.tables.formats import Header, Position, Row, TableFormat
 from prism.tables.lines import CHUNK_BYTES, LineSource, RecordTooLong
 from prism.tables.places import dissect, line_and_column, read_record_text
-from prism.tables.refusals import TableRefused, shown
+from prism.tables.refusals import TableRefused, listed, shown
 from prism.tables.sources import open_source
 
 BOM = b"\xef\xbb\xbf"
@@ -21,6 +22,8 @@ SIGNATURES = (
     (b"\x1f\x8b", "the file is gzip; send it with `content-encoding: gzip`, or unpacked"),
     (b"PK\x03\x04", "the file is a ZIP archive or an Excel workbook; save it as CSV (UTF-8)"),
 )
+_JSON = re.compile(r'\s*\[?\s*\{\s*("([^"\\]|\\.)*"\s*:|\r?\n)')
+PARQUET_MAGIC = b"PAR1"  # at both ends
 # csv's own limit is one for the whole process; ours are per format, and `LineSource` bounds the memory.
 FIELD_SIZE_LIMIT = (1 << 31) - 1
 
@@ -40,7 +43,7 @@ def read_header(path: Path, fmt: TableFormat, *, chunk_bytes: int = CHUNK_BYTES)
             for cells in _csv_reader(lines, fmt.delimiter):
                 if cells:
                     text = read_record_text(stream, start.offset, lines.offset - start.offset)
-                    _check_header(text, cells, start.line, fmt)
+                    cells = _check_header(text, cells, start.line, fmt)
                     row_id = cells.index(fmt.row_id_column) if fmt.row_id_column in cells else None
                     return Header(tuple(cells), row_id, lines.offset, lines.line - 1)
                 start = Position(0, lines.offset, lines.line)
@@ -48,6 +51,7 @@ def read_header(path: Path, fmt: TableFormat, *, chunk_bytes: int = CHUNK_BYTES)
         except (csv.Error, RecordTooLong) as error:
             # `"RowID";"Message"` read with "," is a quote error: the delimiter is the better explanation.
             text = read_record_text(stream, start.offset, fmt.max_record_bytes)
+            _refuse_json(text, start.line)
             _refuse_wrong_delimiter(text, start.line, fmt)
             raise _explanation(error, text, start.line, fmt) from None
     raise TableRefused(
@@ -161,22 +165,27 @@ def _first_position(stream: BinaryIO) -> Position:
     for signature, detail in SIGNATURES:
         if head.startswith(signature):
             raise TableRefused(FileReason.NOT_UTF8, detail, line=1, column=1)
+    if head == PARQUET_MAGIC and stream.seek(-4, 2) and stream.read(4) == PARQUET_MAGIC:
+        detail = "the file is Parquet; call it .parquet, or say so in the job: `table: {format: parquet}`"
+        raise TableRefused(FileReason.NOT_UTF8, detail, line=1, column=1)
     start = len(BOM) if head.startswith(BOM) else 0
     stream.seek(start)
     return Position(0, start, 1)
 
 
-def _check_header(text: str, names: list[str], line: int, fmt: TableFormat) -> None:
+def _check_header(text: str, names: list[str], line: int, fmt: TableFormat) -> list[str]:
+    """Return the columns under our names."""
     if "\0" in "".join(names):
         raise _nul_in_header(text, line)
     if not any(names):
         raise TableRefused(
             FileReason.NO_HEADER, "every column's name is empty; name them in this line", line=line
         )
-    missing = [name for name in fmt.required_columns if name not in names]
-    if missing:
+    missing = _missing(names, fmt)
+    if missing is not None:
+        _refuse_json(text, line)
         _refuse_wrong_delimiter(text, line, fmt)
-        raise TableRefused(FileReason.MISSING_COLUMN, _missing_detail(missing[0], names), line=line)
+        raise TableRefused(FileReason.MISSING_COLUMN, missing, line=line)
     if len(names) > fmt.max_columns:
         raise TableRefused(
             FileReason.TOO_LARGE,
@@ -184,6 +193,38 @@ def _check_header(text: str, names: list[str], line: int, fmt: TableFormat) -> N
             line=line,
         )
     _refuse_duplicate(text, names, line, fmt)
+    return _renamed(names, line, fmt)
+
+
+def _renamed(names: list[str], line: int, fmt: TableFormat) -> list[str]:
+    """Return the columns under our names; of two that would be called the same, refuse the file."""
+    renamed = _our_names(names, fmt)
+    for name, theirs in fmt.renames:
+        if renamed.count(name) > 1:
+            detail = (
+                f"table.columns calls the column {shown(theirs)} {shown(name)}, and there is a column "
+                f"{shown(name)} already; map that one too, or rename it ({listed(names)})"
+            )
+            raise TableRefused(FileReason.DUPLICATE_COLUMN, detail, line=line)
+    return renamed
+
+
+def _our_names(names: list[str], fmt: TableFormat) -> list[str]:
+    ours = {theirs: name for name, theirs in fmt.renames}
+    return [ours.get(name, name) for name in names]
+
+
+def _missing(names: list[str], fmt: TableFormat) -> str | None:
+    """Return what to do about a column that should be there and is not; None if all are."""
+    for name, wanted in fmt.renames:
+        if wanted not in names:
+            return (
+                f"there is no column {shown(wanted)}, which table.columns maps to {shown(name)}; "
+                f"correct the job ({listed(names)})"
+            )
+    renamed = _our_names(names, fmt)
+    missing = [name for name in fmt.required_columns if name not in renamed]
+    return _missing_detail(missing[0], names) if missing else None
 
 
 def _refuse_duplicate(text: str, names: list[str], first_line: int, fmt: TableFormat) -> None:
@@ -201,7 +242,20 @@ def _missing_detail(missing: str, names: list[str]) -> str:
     close = [name for name in names if name.strip().casefold() == missing.casefold()]
     if close:
         return f"there is no column {shown(missing)}, only {shown(close[0])}; rename it, letter for letter"
-    return f"there is no column {shown(missing)}; rename or add it"
+    return (
+        f"there is no column {shown(missing)}; rename or add it, or map one to it by the job's table.columns "
+        f"({listed(names)})"
+    )
+
+
+def _refuse_json(text: str, line: int) -> None:
+    """Refuse JSON that is called a CSV."""
+    if _JSON.match(text):
+        detail = (
+            "the file looks like JSON; write one object per line and call it .jsonl, or say so in the job: "
+            "`table: {format: jsonl}`"
+        )
+        raise TableRefused(FileReason.MALFORMED_CSV, detail, line=line, column=1)
 
 
 def _nul_in_header(text: str, line: int) -> TableRefused:
@@ -222,7 +276,7 @@ def _refuse_wrong_delimiter(text: str, line: int, fmt: TableFormat) -> None:
                 names = next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
             except (csv.Error, StopIteration):
                 continue
-            if len(names) > 1 and set(fmt.required_columns) <= set(names):
+            if len(names) > 1 and _missing(names, fmt) is None:
                 wanted = DELIMITERS.get(fmt.delimiter, repr(fmt.delimiter))
                 raise TableRefused(
                     FileReason.WRONG_DELIMITER,

@@ -1,7 +1,10 @@
 """The one error of this package: a file that is refused whole."""
 
+from collections.abc import Sequence
+
 from prism.messages.reasons import FileReason
 
+SHOWN_NAMES = 12  # of the columns that an error text lists
 SHOWN_CHARS = 60  # of a name that an error text repeats: enough to recognise it, too little to flood a log
 
 
@@ -39,3 +42,9 @@ def shown(name: str) -> str:
     """A column's name as an error text may repeat it: quoted, shortened, no control characters."""
     short = name if len(name) <= SHOWN_CHARS else name[: SHOWN_CHARS - 1] + "…"
     return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short) + '"'
+
+
+def listed(names: Sequence[str]) -> str:
+    """Columns as an error text may list them: what there is, for somebody who looked for something else."""
+    more = f", and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"there are: {', '.join(map(shown, names[:SHOWN_NAMES]))}{more}"
