@@ -125,7 +125,11 @@ class Checker:
     batch of rows, and what was spooled of it is removed.
     """
 
-    def __init__(self, sources: Sources, jobs_dir: Path, scratch: Path) -> None:
+    def __init__(
+        self, sources: Sources, jobs_dir: Path, scratch: Path, schemes: frozenset[str] | None = None
+    ) -> None:
+        """`schemes`: which a job's `output.directory` may have; None does not look at it."""
+        self._schemes = schemes
         self.done: queue.SimpleQueue[Checked] = queue.SimpleQueue()
         self._sources = sources
         self._jobs_dir = jobs_dir
@@ -224,6 +228,7 @@ class Checker:
             task.assert_wanted()
             job = parse_job(record.job, record.job_name)
             entry_of(record.model_entry, job.model.name)
+            assert_destination(job, self._schemes)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
         except (CatalogueRefused, JobRefused) as error:
             return _refused(record, FileReason.BAD_JOB, str(error))
@@ -302,6 +307,18 @@ def _of_file(record: RunRecord, file: RunFile, error: SourceChanged | TableRefus
     """Return what is wrong; of several files with the name of the one that it is about."""
     detail = error.detail if isinstance(error, SourceChanged) else str(error)
     return detail if len(record.files) == 1 else f"{file.filename or file.label}: {detail}"
+
+
+def assert_destination(job: Job, schemes: frozenset[str] | None) -> None:
+    """Raise JobRefused if the job wants its outputs where the operator does not allow them."""
+    if job.output.uri is None or schemes is None:
+        return
+    scheme = job.output.uri.split("://", 1)[0]
+    if scheme not in schemes:
+        allowed = ", ".join(sorted(schemes)) or "none"
+        raise JobRefused(
+            f"output.directory: {scheme}:// is not allowed (PRISM_OUTPUT_SCHEMES: {allowed}); name a folder"
+        )
 
 
 def assert_columns(job: Job, prompt: Mapping[str, Any], file: RunFile) -> None:

@@ -96,7 +96,7 @@ class Ingestor:
             settings.max_source_bytes,
             MessageFetcher(kafka, self._topics.intake),
         )
-        self._checker = Checker(sources, settings.jobs_dir, self._workplace.scratch)
+        self._checker = Checker(sources, settings.jobs_dir, self._workplace.scratch, settings.output_schemes)
         self._probe = BrokerProbe(kafka, self._topics, settings.worker_group, clock)
         self._acceptance = Acceptance(
             self._intake,

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from prism.messages import intake
-from prism.service.settings import ServiceSettings, port_field
+from prism.service.settings import Schemes, ServiceSettings, port_field, schemes_field
 
 GIB = 1024**3
 
@@ -50,6 +50,7 @@ class IngestorSettings(ServiceSettings):
         description="Bytes that one CSV may have, unpacked. More is refused before it fills the disk.",
         json_schema_extra={"allowed": "1 or more"},
     )
+    output_schemes: Schemes = schemes_field()
     window_floor: int = Field(
         default=0,
         ge=0,

@@ -114,7 +114,9 @@ class Startup:
             ledger, tables.workers, places, scribe, time.monotonic, time.time, run_logs.worker
         )
         teller = Teller(ledger, progress, outlet, [run_logs.note, status_files.note])
-        publisher = Publisher(store, ledger, places, outlet, metrics, time.time, teller.tell)
+        publisher = Publisher(
+            store, ledger, places, outlet, metrics, time.time, teller.tell, settings.output_schemes
+        )
         merger = Merger(store, ledger, outlet, metrics, time.time, tables.refresh, run_logs.failed)
         reader = ResultsReader(self._kafka, self._topics.results)
         self._stack.callback(reader.close)

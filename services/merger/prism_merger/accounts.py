@@ -32,13 +32,18 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class OutputMark:
-    """The `publishing` mark of one file: the name it gets, and how to know it again."""
+    """The `publishing` mark of one output: the name it gets, and how to know it again.
+
+    `uri`: where it lies that does not lie in a folder of the merger's. `named`: whether it has its name.
+    """
 
     name: str
     sha256: str
     bytes: int
     rows: int
     renamed_because: str = ""
+    uri: str = ""
+    named: bool = False
 
 
 @dataclass(slots=True)
@@ -55,12 +60,17 @@ class FileAccount:
     parts: int = 0
     # The sequence that holds the first row of the next part.
     part_sequence: int = 0
-    output: OutputMark | None = None
-    has_name: bool = False
+    # By format.
+    outputs: dict[str, OutputMark] = field(default_factory=dict)
 
     @property
     def rows_failed(self) -> int:
         return self.failed + self.missing
+
+    def published(self, form: str) -> OutputMark | None:
+        """Return the mark of an output that has its name."""
+        mark = self.outputs.get(form)
+        return mark if mark is not None and mark.named else None
 
 
 @dataclass(slots=True)
@@ -97,6 +107,8 @@ class RunAccount:
     manifest_stale: bool = False
     # Whether the broker has the announcements: before that nobody is told that it is published.
     announced: bool = False
+    # Why the files do not stand yet although they could: a full disk, a store that is away.
+    waits_for: str = ""
 
     @property
     def ok(self) -> int:
@@ -152,7 +164,7 @@ def file_to_json(file: FileAccount) -> str:
     """Return a file's account."""
     fields: dict[str, Any] = {name: getattr(file, name) for name in _FILE_FIELDS}
     fields["merged"] = [file.merged.through, file.merged.rows, file.merged.as_lists()]
-    fields["output"] = asdict(file.output) if file.output else None
+    fields["outputs"] = {form: asdict(mark) for form, mark in file.outputs.items()}
     return json.dumps(fields, ensure_ascii=False)
 
 
@@ -169,16 +181,24 @@ def file_from_json(file_id: int, text: str) -> FileAccount:
     """Return the file that `file_to_json` wrote."""
     fields = json.loads(text)
     through, rows, above = fields.pop("merged")
-    output = fields.pop("output")
+    outputs = _outputs(fields)
     return FileAccount(
         file_id=file_id,
         merged=MergedSequences(through, rows, [Stretch(*one) for one in above]),
-        output=OutputMark(**output) if output else None,
+        outputs=outputs,
         **fields,
     )
 
 
+def _outputs(fields: dict[str, Any]) -> dict[str, OutputMark]:
+    """Take the marks out of a file's fields; an account of before there were formats has one CSV."""
+    if "outputs" in fields:
+        return {form: OutputMark(**mark) for form, mark in fields.pop("outputs").items()}
+    mark, named = fields.pop("output"), fields.pop("has_name")
+    return {"csv": OutputMark(**mark, named=named)} if mark else {}
+
+
 _RUN_FIELDS = tuple(name for name in RunAccount.__dataclass_fields__ if name != "files")
 _FILE_FIELDS = tuple(
-    name for name in FileAccount.__dataclass_fields__ if name not in ("file_id", "merged", "output")
+    name for name in FileAccount.__dataclass_fields__ if name not in ("file_id", "merged", "outputs")
 )

@@ -15,6 +15,20 @@ from typing import Any
 from prism_merger.store import RowReader
 
 Job = Callable[[RowReader], Any]
+
+
+class Errand:
+    """A job that waits for somebody else (a store far away): it has a thread of its own, so that no other
+    run's publication waits with it. It reads no rows."""
+
+    def __init__(self, step: Callable[[], Any]) -> None:
+        self._step = step
+
+    def __call__(self, rows: RowReader | None = None) -> Any:
+        del rows
+        return self._step()
+
+
 Steps = Generator[Job, Any, None]
 
 _CLOSE_S = 20.0
@@ -80,9 +94,19 @@ class Desk:
         except Exception as ended:
             self._ended.append((name, ended))
         else:
-            self._orders.put((self._generation, name, job))
+            if isinstance(job, Errand):
+                run = (self._generation, name, job)
+                threading.Thread(target=self._run_errand, args=run, name="errand", daemon=True).start()
+            else:
+                self._orders.put((self._generation, name, job))
             return
         del self._tasks[name]
+
+    def _run_errand(self, generation: int, name: str, errand: Errand) -> None:
+        try:
+            self._answers.put((generation, name, errand(), None))
+        except Exception as error:
+            self._answers.put((generation, name, None, error))
 
     def _work(self) -> None:
         reader: RowReader | None = None

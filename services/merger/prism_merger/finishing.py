@@ -13,6 +13,7 @@ from prism_merger.desk import Desk
 from prism_merger.ledger import Ledger
 from prism_merger.plans import is_broken_off
 from prism_merger.publication import Publisher, parts_order
+from prism_merger.shelves import StoreAway
 from prism_merger.store import Store
 from prism_merger.verdict import verdict
 from prism_merger.volume import no_space
@@ -21,6 +22,8 @@ log = get_logger(__name__)
 
 _EVERY_S = 0.2
 _RETRY_S = 1.0
+# A store that is away is far away: asking it every second brings nothing.
+_STORE_RETRY_S = 10.0
 # One run's trouble must not stop the others, nor eat the processor.
 _UNFORESEEN_RETRY_S = 30.0
 # One turn's share of dropping a published run's rows: a few milliseconds.
@@ -110,6 +113,11 @@ class Finisher:
         foreseen = isinstance(error, OSError | sqlite3.Error | BrokerAway)
         self._not_before[run_id] = self._clock() + (_RETRY_S if foreseen else _UNFORESEEN_RETRY_S)
         reason = no_space(error, self._folder) or f"cannot publish {run_id}: {error!r}"
+        if isinstance(error, StoreAway):
+            reason = f"cannot publish {run_id}: {error}"
+            self._not_before[run_id] = self._clock() + _STORE_RETRY_S
+        if run is not None:
+            run.waits_for = reason
         if not isinstance(error, BrokerAway):
             self._readiness.set("files", False, reason)
         log.error("publication_delayed", run=run_id, reason=reason)

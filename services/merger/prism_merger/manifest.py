@@ -95,33 +95,53 @@ def status(run: RunAccount, state: RunState | None) -> str:
 def _file(
     run: RunAccount, file: FileAccount, source: RunFile, places: Places, plan: RunPlan
 ) -> dict[str, Any]:
-    mark = file.output if file.has_name else None
-    expected = places.output(f"{plan.output_stem(file.label)}.csv")
+    outputs = [_output(form, mark, places) for form, mark in file.outputs.items() if mark.named]
+    first: dict[str, Any] = outputs[0] if outputs else {}
     return {
         "label": file.label,
         "input_file": source.filename,
         "input_sha256": source.sha256,
-        "status": ("published_partial" if run.partial else "published") if mark else "not_published",
+        "status": ("published_partial" if run.partial else "published") if outputs else "not_published",
         "rows_in": source.rows,
         "row_ranges": [{"start": first, "end": last} for first, last in source.ranges] or None,
         "rows_ok": file.ok,
         "rows_failed": file.rows_failed,
         "rows_missing": file.missing,
-        "expected_outputs": [places.relative(expected)],
-        "merged_output": places.relative(places.output(mark.name)) if mark else None,
-        "renamed_because": (mark.renamed_because or None) if mark else None,
-        "rows_out": mark.rows if mark else 0,
-        "bytes": mark.bytes if mark else 0,
-        "sha256": mark.sha256 if mark else None,
+        "expected_outputs": _expected(file, places, plan),
+        "merged_output": first.get("path"),
+        "renamed_because": first.get("renamed_because"),
+        "rows_out": first.get("rows", 0),
+        "bytes": first.get("bytes", 0),
+        "sha256": first.get("sha256"),
+        "outputs": outputs,
         "parts": file.parts,
     }
+
+
+def _output(form: str, mark: OutputMark, places: Places) -> dict[str, Any]:
+    return {
+        "format": form,
+        "path": mark.uri or places.relative(places.output(mark.name)),
+        "renamed_because": mark.renamed_because or None,
+        "rows": mark.rows,
+        "bytes": mark.bytes,
+        "sha256": mark.sha256,
+    }
+
+
+def _expected(file: FileAccount, places: Places, plan: RunPlan) -> list[str]:
+    stem, output = plan.output_stem(file.label), plan.job.output
+    names = [f"{stem}.{form}" for form in output.formats]
+    if output.uri:
+        return [f"{output.uri}/{name}" for name in names]
+    return [places.relative(places.output(name)) for name in names]
 
 
 def _sort_note(plan: RunPlan) -> dict[str, Any] | None:
     wanted = plan.job.merge.sort_by
     if wanted is None:
         return None
-    absent = [one.label for one in plan.record.files if one.columns and wanted not in one.columns]
+    absent = [one.label for one in plan.record.files if one.columns and wanted not in plan.columns(one.label)]
     note = f"no such column: input order kept in {', '.join(absent)}" if absent else None
     return {"column": wanted, "ignored_because": note}
 
@@ -218,17 +238,32 @@ def restore(run: RunAccount, plan: RunPlan, places: Places) -> RunAccount | None
 
 def _restore_file(file: FileAccount, found: dict[str, Any], plan: RunPlan, places: Places) -> None:
     source = plan.file(file.label)
+    if "outputs" not in found:  # of before there were formats
+        found = {**found, "outputs": [_as_csv(found)] if found["merged_output"] is not None else []}
     file.ok, file.missing, file.parts = found["rows_ok"], found["rows_missing"], found["parts"]
     file.failed = found["rows_failed"] - file.missing
     file.merged = MergedSequences(source.batches, source.rows)
-    if found["merged_output"] is not None:
-        path = places.root / found["merged_output"]
-        if path.stat().st_size != found["bytes"]:
-            raise ValueError(path.name)
-        file.output = OutputMark(
-            path.name, found["sha256"], found["bytes"], found["rows_out"], found["renamed_because"] or ""
-        )
-        file.has_name = True
+    for one in found["outputs"]:
+        file.outputs[one["format"]] = _restored(one, places)
+
+
+def _as_csv(found: dict[str, Any]) -> dict[str, Any]:
+    names = {"path": "merged_output", "rows": "rows_out", "bytes": "bytes", "sha256": "sha256"}
+    return {
+        "format": "csv",
+        "renamed_because": found["renamed_because"],
+        **{name: found[old] for name, old in names.items()},
+    }
+
+
+def _restored(found: dict[str, Any], places: Places) -> OutputMark:
+    uri = found["path"] if "://" in found["path"] else ""
+    path = places.root / found["path"]
+    if not uri and path.stat().st_size != found["bytes"]:
+        raise ValueError(path.name)
+    return OutputMark(
+        path.name, found["sha256"], found["bytes"], found["rows"], found["renamed_because"] or "", uri, True
+    )
 
 
 def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ class Places:
         """Return the places of a job's runs."""
         return replace(
             self,
-            output_dir=job.output.directory,
+            output_dir=self.output_dir if job.output.uri else job.output.directory,
             checkpoints_dir=job.output.checkpoints.directory,
             logs_dir=job.monitoring.logs_dir,
             status_dir=job.monitoring.status_dir,
@@ -36,9 +36,10 @@ class Places:
         """Return the path of a published file."""
         return self.outputs / name
 
-    def temporary_output(self, run_id: str, label: str) -> Path:
+    def temporary_output(self, run_id: str, label: str, form: str = "csv") -> Path:
         """Return where an output is written before it gets its name; the ordinal keeps mergers apart."""
-        return self.outputs / f".{run_id}.{label}.{self.ordinal}.tmp"
+        form = "" if form == "csv" else f"{form}."
+        return self.outputs / f".{run_id}.{label}.{self.ordinal}.{form}tmp"
 
     def part(self, run_id: str, label: str, number: int) -> Path:
         """Return the path of a part file, counted from 1."""

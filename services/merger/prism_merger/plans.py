@@ -10,6 +10,7 @@ from functools import cached_property
 
 from prism.annotation.prompt_file import PromptFile
 from prism.messages import Cursor, RunFile, RunRecord, RunState
+from prism.runs.columns import output_columns
 from prism.runs.job import Job, parse_job
 from prism.runs.naming import output_name
 from prism_merger.rendering import FileRenderer
@@ -82,6 +83,10 @@ class RunPlan:
             for one in self.record.files
             if one.columns
         }
+
+    def columns(self, label: str) -> list[str]:
+        """Return the columns of a file's merged rows: the input's, the coded ones, ours."""
+        return output_columns(self.file(label).columns, self.coded)
 
     def file(self, label: str) -> RunFile:
         """Return the file of that label; KeyError for another."""

@@ -78,7 +78,7 @@ class ProgressMaker:
         return Progress(
             run_id=run.run_id,
             state=merge_state(run),
-            detail=run.detail or blocked,
+            detail=run.detail or run.waits_for or blocked,
             results_partition=position.partition,
             topic_id=position.topic_id,
             read_to=position.read_to,
@@ -124,14 +124,16 @@ def published_files(run: RunAccount, places: Places) -> list[OutputFile]:
     return [
         OutputFile(
             label=one.label,
-            path=places.relative(places.output(one.output.name)),
-            uri=places.output(one.output.name).as_uri(),
-            rows=one.output.rows,
-            bytes=one.output.bytes,
-            sha256=one.output.sha256,
+            format=form,
+            path="" if mark.uri else places.relative(places.output(mark.name)),
+            uri=mark.uri or places.output(mark.name).as_uri(),
+            rows=mark.rows,
+            bytes=mark.bytes,
+            sha256=mark.sha256,
         )
         for one in run.files.values()
-        if one.output is not None and one.has_name
+        for form, mark in one.outputs.items()
+        if mark.named
     ]
 
 

@@ -1,18 +1,18 @@
 """Publication: a run's merged rows become files with names, once.
 
-Argument. The steps, each durable before the next: the output under a temporary name (fsync); its name,
-bytes and SHA-256 in the store, the `publishing` mark; the name itself (a link that fails where the name is
-taken, fsync of the folder); the manifest (rename); `closed` in the store; the announcement, acknowledged;
-`told` in the store. A death between two of them leaves either a mark without a named file, or a step to
-be done again, and each can be: the bytes depend on the rows alone, and the rows stay in the store until
-after `told`. With a mark, the file under the marked name is this run's own exactly if it has the marked
-bytes and hash; a temporary file that has them only lacks its name; else it is written again. Without a
-mark, whatever lies under the name is somebody else's (or has the very same bytes): it is never replaced,
-the output takes the next free name and the manifest says why. Announcements are repeated when their
-acknowledgement was not noted; they carry the same `ce_id`.
+Argument. The steps, each durable before the next, for each format of each file: the output under a temporary
+name (fsync); its name, bytes and SHA-256 in the store, the `publishing` mark; the name itself (a link that
+fails where the name is taken, fsync of the folder; `shelves` says what it is in a store that a URI names).
+Then, for all of them: the manifest (rename); `closed` in the store; the announcements, acknowledged; `told`
+in the store. A death between two of them leaves either a mark without a named file, or a step to be done
+again, and each can be: the bytes depend on the rows alone, and the rows stay in the store until after `told`.
+With a mark, the file under the marked name is this run's own exactly if it has the marked bytes and hash; a
+temporary file that has them only lacks its name; else it is written again. Without a mark, whatever lies
+under the name is somebody else's (or has the very same bytes): it is never replaced, the output takes the
+next free name and the manifest says why. Announcements are repeated when their acknowledgement was not noted;
+they carry the same `ce_id`.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,45 +27,21 @@ from prism_merger.ledger import Ledger
 from prism_merger.manifest import write_failed_ranges, write_manifest
 from prism_merger.metrics import Metrics
 from prism_merger.outlet import Outlet
+from prism_merger.outputs import output_order, write_output
 from prism_merger.parts import PartsOrder, PartsWritten, remove_parts, write_parts
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
 from prism_merger.progress import published_files, seconds_of, timestamp
-from prism_merger.rendering import split_lines
-from prism_merger.sorting import sorted_lines
+from prism_merger.shelves import SchemeRefused, Shelf, Written, free_mark, has_bytes, shelf_of
 from prism_merger.store import RowReader, Store
 from prism_merger.verdict import Verdict
-from prism_merger.volume import NameTaken, claim, write_temporary
+from prism_merger.volume import NameTaken
 
 log = get_logger(__name__)
-
-_HASH_CHUNK = 1 << 20
-_MOST_NAMES = 1000
 
 
 class Inconsistent(Exception):
     """What was written is not what was counted: the last defence of promise 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A complete file under its temporary name."""
-
-    sha256: str
-    bytes: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class OutputOrder:
-    """What an output is made of. `sort_column` is a column's number, None for the input's order."""
-
-    file_id: int
-    header: bytes
-    delimiter: str
-    sort_column: int | None
-    temporary: Path
-    scratch: Path
 
 
 class Publisher:
@@ -80,6 +56,7 @@ class Publisher:
         metrics: Metrics,
         wall_clock: Callable[[], float],
         tell: Callable[[RunAccount], None],
+        schemes: frozenset[str] = frozenset(),
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -88,6 +65,7 @@ class Publisher:
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._tell = tell
+        self._schemes = schemes
 
     def parts(self, run: RunAccount, file: FileAccount, last: bool = False) -> Steps:
         """Write the file's parts that are due."""
@@ -131,56 +109,59 @@ class Publisher:
             yield from self.parts(run, file, last=not file.missing)
         try:
             for file in run.files.values() if run.outcome is Outcome.PUBLISHED else ():
-                if file.label in plan.renderers and not file.has_name:
-                    yield from self._output(run, file, plan)
-        except Inconsistent as error:
-            log.error("output_inconsistent", run=run.run_id, error=error)
+                for form in plan.job.output.formats if file.label in plan.renderers else ():
+                    if not file.published(form):
+                        yield from self._output(run, file, plan, form)
+        except (Inconsistent, SchemeRefused) as error:
+            log.error("output_withheld", run=run.run_id, error=error)
             run.outcome, run.detail = Outcome.WITHHELD, str(error)
         yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
 
-    def _output(self, run: RunAccount, file: FileAccount, plan: RunPlan) -> Steps:
+    def _output(self, run: RunAccount, file: FileAccount, plan: RunPlan, form: str) -> Steps:
         places = self._places_of(run)
-        temporary = places.temporary_output(run.run_id, file.label)
+        shelf = shelf_of(places, plan.job.output.uri, self._schemes)
+        temporary = places.temporary_output(run.run_id, file.label, form)
         refused: list[str] = []
-        if file.output is not None:
-            found: _Found = yield partial(_look_again, places, temporary, file.output)
-            if found.named or (found.written and self._named(run, file, temporary, refused)):
+        where = f"{run.run_id}/{file.label}/{form}"
+        mark = file.outputs.get(form)
+        if mark is not None:
+            found: _Found = yield shelf.job(partial(_look_again, shelf, temporary, mark))
+            mark.named = found.named
+            if found.written:
+                yield from self._name(run, shelf, temporary, mark, refused)
+            if mark.named:
                 temporary.unlink(missing_ok=True)
-                file.has_name = True
                 return
-        done: Written = yield partial(
-            _write_output, _output_order(file, plan, temporary, self._store.path.parent)
-        )
+        order = output_order(file, plan, form, temporary, self._store.path.parent)
+        done: Written = yield partial(write_output, order)
         if done.rows != file.ok + file.failed:
             raise Inconsistent(f"{file.label}: {done.rows} rows written, {file.ok + file.failed} counted")
-        fault.point("merger.after_output_written", f"{run.run_id}/{file.label}")
-        while not file.has_name:
-            names = _Names(plan.output_stem(file.label), done, tuple(refused))
-            file.output = yield partial(_free_name, places, names)
+        fault.point("merger.after_output_written", where)
+        while not file.published(form):
+            stem = plan.output_stem(file.label)
+            mark = yield shelf.job(partial(free_mark, shelf, stem, form, done, tuple(refused)))
+            file.outputs[form] = mark
             self._save(run)
-            fault.point("merger.after_publishing_mark", f"{run.run_id}/{file.label}")
-            file.has_name = self._named(run, file, temporary, refused)
-        fault.point("merger.after_rename", f"{run.run_id}/{file.label}")
+            fault.point("merger.after_publishing_mark", where)
+            yield from self._name(run, shelf, temporary, mark, refused)
+        temporary.unlink(missing_ok=True)
+        fault.point("merger.after_rename", where)
 
-    def _named(self, run: RunAccount, file: FileAccount, temporary: Path, refused: list[str]) -> bool:
-        """Give the file its marked name; return whether it has it."""
-        mark = file.output
-        assert mark is not None
-        final = self._places_of(run).output(mark.name)
-        try:
-            claim(temporary, final)
-        except NameTaken:
-            if not _same_file(final, mark):
-                log.warning("output_name_taken", run=run.run_id, label=file.label, name=mark.name)
-                refused.append(mark.name)
-                return False
-            temporary.unlink(missing_ok=True)
-        self._metrics.files_published.inc()
-        return True
+    def _name(
+        self, run: RunAccount, shelf: Shelf, temporary: Path, mark: OutputMark, refused: list[str]
+    ) -> Steps:
+        """Give an output its marked name, or note that somebody else has it."""
+        mark.named = yield shelf.job(partial(_place, shelf, temporary, mark))
+        if mark.named:
+            self._metrics.files_published.inc()
+        else:
+            log.warning("output_name_taken", run=run.run_id, name=mark.name)
+            refused.append(mark.name)
 
     def _close(self, run: RunAccount) -> None:
         plan = self._ledger.plan(run.run_id)
         run.published_at = timestamp(self._wall_clock)
+        run.waits_for = ""
         write_manifest(run, plan, self._places_of(run), self._state(run))
         fault.point("merger.after_manifest", run.run_id)
         run.stage = Stage.CLOSED
@@ -220,6 +201,7 @@ class Publisher:
             yield OutputPublished(
                 run_id=run.run_id,
                 label=one.label,
+                format=one.format,
                 uri=one.uri,
                 path=one.path,
                 manifest=places.relative(places.manifest(run.run_id)),
@@ -263,60 +245,6 @@ def _write_parts(order: PartsOrder, places: Places, rows: RowReader) -> PartsWri
     return write_parts(order, rows, places)
 
 
-def _output_order(file: FileAccount, plan: RunPlan, temporary: Path, scratch: Path) -> OutputOrder:
-    source, wanted = plan.file(file.label), plan.job.merge.sort_by
-    return OutputOrder(
-        file_id=file.file_id,
-        header=plan.renderers[file.label].header,
-        delimiter=source.delimiter,
-        sort_column=source.columns.index(wanted) if wanted in source.columns else None,
-        temporary=temporary,
-        scratch=scratch / f"sort-{file.file_id}.sqlite",
-    )
-
-
-def _write_output(order: OutputOrder, rows: RowReader) -> Written:
-    digest = hashlib.sha256()
-    content = _Content(order, rows)
-    size = write_temporary(order.temporary, content.chunks(), digest.update)
-    return Written(digest.hexdigest(), size, content.rows)
-
-
-class _Content:
-    """An output's bytes, and how many rows went by."""
-
-    def __init__(self, order: OutputOrder, rows: RowReader) -> None:
-        self._order = order
-        self._reader = rows
-        self.rows = 0
-
-    def chunks(self) -> Iterator[bytes]:
-        yield self._order.header
-        if self._order.sort_column is not None:
-            for line in sorted_lines(
-                self._lines, self._order.sort_column, self._order.delimiter, self._order.scratch
-            ):
-                self.rows += 1
-                yield line
-            return
-        for batch in self._reader.batches(self._order.file_id):
-            self.rows += len(batch.lengths) // 4
-            yield batch.lines
-
-    def _lines(self) -> Iterator[bytes]:
-        for batch in self._reader.batches(self._order.file_id):
-            yield from split_lines(batch.lines, batch.lengths)
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """What an output wants to be called; `refused` names were taken in the last moment."""
-
-    stem: str
-    done: Written
-    refused: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What a death after the mark left: the file under its name, or complete without it."""
@@ -325,35 +253,15 @@ class _Found:
     written: bool
 
 
-def _look_again(places: Places, temporary: Path, mark: OutputMark, rows: RowReader) -> _Found:
-    del rows
-    named = _same_file(places.output(mark.name), mark)
-    return _Found(named, not named and _same_file(temporary, mark))
+def _look_again(shelf: Shelf, temporary: Path, mark: OutputMark) -> _Found:
+    named = shelf.holds(mark)
+    return _Found(named, not named and has_bytes(temporary, mark))
 
 
-def _free_name(places: Places, names: _Names, rows: RowReader) -> OutputMark:
-    """Return the mark with the first name that nobody has, or that has these very bytes."""
-    del rows
-    because, done = "", names.done
-    for number in range(1, _MOST_NAMES):
-        name = f"{names.stem}.csv" if number == 1 else f"{names.stem}-{number}.csv"
-        mark = OutputMark(name, done.sha256, done.bytes, done.rows, because)
-        path = places.output(name)
-        if name not in names.refused and (not path.exists() or _same_file(path, mark)):
-            return mark
-        because = f"{names.stem}.csv was there already and is not this run's"
-    raise FileExistsError(f"{names.stem}.csv and {_MOST_NAMES} more names are taken: clear {places.outputs}")
-
-
-def _same_file(path: Path, mark: OutputMark) -> bool:
-    """Return whether a file has the marked bytes."""
+def _place(shelf: Shelf, temporary: Path, mark: OutputMark) -> bool:
+    """Give an output its marked name; return whether it has it."""
     try:
-        if path.stat().st_size != mark.bytes:
-            return False
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    except FileNotFoundError:
-        return False
-    return digest.hexdigest() == mark.sha256
+        shelf.place(temporary, mark)
+    except NameTaken:
+        return shelf.holds(mark)
+    return True

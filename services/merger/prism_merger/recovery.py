@@ -17,7 +17,7 @@ from prism_merger.store import Store
 
 log = get_logger(__name__)
 
-Announced = Mapping[tuple[str, str], OutputPublished]
+Announced = Mapping[tuple[str, str, str], OutputPublished]
 
 
 def adopt_published(
@@ -29,11 +29,8 @@ def adopt_published(
         found.stage = Stage.CLOSED
     else:
         found = run
-        for label, file in run.files.items():
-            event = announced.get((run.run_id, label))
-            if event is not None:
-                _adopt(file, event, plan)
-        if run.files and all(file.has_name for file in run.files.values()):
+        adopted = [_adopt(run.run_id, file, plan, announced) for file in run.files.values()]
+        if adopted and all(adopted):
             found.outcome, found.stage, found.manifest_stale = Outcome.PUBLISHED, Stage.CLOSED, True
         if found.failed:
             found.failed_by_reason["unknown"] = found.failed
@@ -44,10 +41,21 @@ def adopt_published(
     return found
 
 
-def _adopt(file: FileAccount, event: OutputPublished, plan: RunPlan) -> None:
+def _adopt(run_id: str, file: FileAccount, plan: RunPlan, announced: Announced) -> bool:
+    """Take over a file of which every format was announced; return whether it was.
+
+    Of any other all is made again: what stands already is found under its name, with the same bytes.
+    """
+    events = [announced.get((run_id, file.label, form)) for form in plan.job.output.formats]
+    known = [one for one in events if one is not None]
+    if len(known) < len(events):
+        return False
+    for event in known:
+        name = (event.path or event.uri).rsplit("/", 1)[-1]
+        uri = "" if event.path else event.uri
+        mark = OutputMark(name, event.sha256, event.bytes, event.rows, uri=uri, named=True)
+        file.outputs[event.format] = mark
+        file.ok, file.failed = event.rows_ok, event.rows_failed
     source = plan.file(file.label)
-    name = event.path.rsplit("/", 1)[-1]
-    file.output = OutputMark(name, event.sha256, event.bytes, event.rows)
-    file.has_name = True
-    file.ok, file.failed = event.rows_ok, event.rows_failed
     file.merged = MergedSequences(source.batches, source.rows)
+    return True

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from prism.service.settings import ServiceSettings, port_field
+from prism.service.settings import Schemes, ServiceSettings, port_field, schemes_field
 
 DEFAULT_PORT = 8083
 
@@ -35,6 +35,7 @@ class MergerSettings(ServiceSettings):
         "Default: PRISM_DATA_DIR.",
         json_schema_extra={"allowed": "a path"},
     )
+    output_schemes: Schemes = schemes_field()
     commit_ms: int = Field(
         default=25,
         ge=1,

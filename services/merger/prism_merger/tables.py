@@ -28,7 +28,7 @@ class Tables:
     def __init__(self, settings: KafkaSettings, topics: Topics, wall_clock: Callable[[], float]) -> None:
         self.runs = RunsTable()
         self.workers = Workers(wall_clock)
-        self.announced: dict[tuple[str, str], OutputPublished] = {}
+        self.announced: dict[tuple[str, str, str], OutputPublished] = {}
         self.changed: dict[str, RunRecord] = {}
         self._starting = True
         self._reader = TableReader(
@@ -86,4 +86,4 @@ class Tables:
             event = OutputPublished.parse(record.value)
         except BadMessage:
             return
-        self.announced[event.run_id, event.label] = event
+        self.announced[event.run_id, event.label, event.format] = event

@@ -84,7 +84,8 @@ def _assert_magic(source: BinaryIO) -> None:
 def _rows_at_once(metadata: Any) -> int:
     total = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     each: int = max(1, total // max(1, metadata.num_rows))
-    return max(1, min(_MOST_ROWS, _CELLS // max(1, metadata.num_columns), _BYTES // each))
+    columns: int = max(1, metadata.num_columns)
+    return max(1, min(_MOST_ROWS, _CELLS // columns, _BYTES // each))
 
 
 def _rows(batch: Any, renders: list[Render]) -> Iterator[tuple[str, ...]]:

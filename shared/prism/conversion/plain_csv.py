@@ -1,17 +1,20 @@
 """The plain CSV that another format is turned into: counted, hashed and bounded while it is written."""
 
+import csv
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 from prism.messages.reasons import FileReason
 from prism.tables import TableRefused, render_line
 
 # What unfolds to more than this may do so so many times at most: repetition packs well, a bomb packs better.
-MAX_RATIO = 2000
+MAX_RATIO = 1000
 RATIO_FREE_BYTES = 64 * 1024 * 1024
-_BLOCK_ROWS = 1000
+_BLOCK_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +73,32 @@ class PlainCsv:
 
     def add(self, rows: Iterable[Sequence[str]]) -> None:
         """Write rows, each with a cell for every column."""
-        delimiter, most = self._terms.delimiter, self._terms.max_row_bytes
-        block: list[bytes] = []
-        for cells in rows:
-            line = render_line(cells, delimiter).encode()
-            self.rows += 1
-            if len(line) > most:
-                detail = f"row {self.rows} takes {len(line)} bytes, at most {most} are allowed; shorten it"
-                raise TableRefused(FileReason.TOO_LARGE, detail)
-            block.append(line)
-            if len(block) >= _BLOCK_ROWS:
-                self._put(b"".join(block))
-                block = []
-        self._put(b"".join(block))
+        remaining = iter(rows)
+        while block := list(islice(remaining, _BLOCK_ROWS)):
+            data = self._rendered(block)
+            if len(data) > self._terms.max_row_bytes:
+                self._refuse_long_row(block)
+            self._put(data)
+            self.rows += len(block)
 
     def end(self) -> Converted:
         """Return what was written."""
         self._stream.flush()
         return Converted(self.rows, self._bytes, self._digest.hexdigest())
+
+    def _rendered(self, block: Sequence[Sequence[str]]) -> bytes:
+        # As `render_line` quotes, but in C; CRLF makes it quote both of the two.
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=self._terms.delimiter, lineterminator="\r\n").writerows(block)
+        return text.getvalue().encode()
+
+    def _refuse_long_row(self, block: Sequence[Sequence[str]]) -> None:
+        most = self._terms.max_row_bytes
+        for number, cells in enumerate(block, self.rows + 1):
+            size = len(self._rendered([cells]))
+            if size > most:
+                detail = f"row {number} takes {size} bytes, at most {most} are allowed; shorten it"
+                raise TableRefused(FileReason.TOO_LARGE, detail)
 
     def _put(self, data: bytes) -> None:
         self._bytes += len(data)

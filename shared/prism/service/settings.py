@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from prism.service.logs import LogFormat, LogLevel
 
@@ -44,6 +44,33 @@ def port_field(default: int) -> Any:
         validation_alias="PORT",
         description="TCP port of `/health`, `/ready` and `/metrics`. 0 takes a free port and logs it.",
         json_schema_extra={"allowed": "0 to 65535"},
+    )
+
+
+def _as_schemes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return frozenset(one.strip().lower() for one in value.split(",") if one.strip())
+
+
+def _check_schemes(schemes: frozenset[str]) -> frozenset[str]:
+    for one in schemes:
+        if not re.fullmatch("[a-z][a-z0-9+.-]*", one):
+            raise ValueError(f"{one!r} is no URI scheme: write s3, gs, …")
+    return schemes
+
+
+Schemes = Annotated[frozenset[str], NoDecode, BeforeValidator(_as_schemes), AfterValidator(_check_schemes)]
+
+
+def schemes_field() -> Any:
+    """Declare the schemes that a job's `output.directory` may have: `output_schemes: Schemes = …`."""
+    return Field(
+        default=frozenset(),
+        validation_alias="PRISM_OUTPUT_SCHEMES",
+        description="Schemes of URIs that a job may name as its output directory, by commas. Default: none, "
+        "since a job comes from outside and credentials are the merger's. Set it for ingestor and merger.",
+        json_schema_extra={"allowed": "s3, gs, abfs, … as fsspec has them"},
     )
 
 

@@ -66,7 +66,7 @@ def surveyed(
     assert found.plains
     run = record(path, job, prompt).model_copy(update={"files": [found.files[0]]})
     context = RunContext.of(run, "m", lambda _: ServerGroup([]))
-    fmt = table_format(context.job, prompt, found.file)
+    fmt = table_format(context.job, prompt, found.files[0])
     some = tuple(memories) or (SharedAnswers(),)
     return survey(found.plains[0], fmt, context, wanted, some, random.Random(seed)), context
 

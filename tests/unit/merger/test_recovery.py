@@ -39,7 +39,7 @@ def test_the_manifest_gives_everything_back(tmp_path: Path) -> None:
 def test_without_a_manifest_the_announcements_do(tmp_path: Path) -> None:
     world, announced = published_then_lost(tmp_path)
     world.places.manifest("r1").unlink()
-    events = {(one.run_id, one.label): one for one in announced}
+    events = {(one.run_id, one.label, one.format): one for one in announced}
     run = adopt_published(world.run(), world.ledger.plan("r1"), world.store, world.places, events)
     assert (run.stage, run.ok + run.failed, run.manifest_stale) == (Stage.CLOSED, 50, True)
 

@@ -39,7 +39,8 @@ def test_accounts_come_back_as_they_were(tmp_path: Path) -> None:
         file = run.files["b"]
         file.merged.add(0, 0, 10)
         file.merged.add(5, 50, 60)
-        file.output = OutputMark("n.csv", "00", 1, 2, "because")
+        file.outputs["csv"] = OutputMark("n.csv", "00", 1, 2, "because")
+        file.outputs["parquet"] = OutputMark("n.parquet", "01", 1, 2, "", "s3://b/n.parquet", named=True)
         run.failed_by_reason["lost"] = 3
         run.models = ["m"]
         store.save_run(run)

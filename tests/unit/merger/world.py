@@ -121,7 +121,11 @@ class World:
     """One life of a merger on a folder; make another on the same folder for the next life."""
 
     def __init__(
-        self, folder: Path, records: Iterable[RunRecord] = (), outlet: KeptOutlet | None = None
+        self,
+        folder: Path,
+        records: Iterable[RunRecord] = (),
+        outlet: KeptOutlet | None = None,
+        schemes: frozenset[str] = frozenset(),
     ) -> None:
         self.table = RunsTable()
         self.places = Places(folder)
@@ -133,7 +137,7 @@ class World:
         self._listeners: list[Listener] = []
         self.teller = teller = Teller(self.ledger, progress, self.outlet, self._listeners)
         self.publisher = Publisher(
-            self.store, self.ledger, self.places, self.outlet, metrics, lambda: NOW, teller.tell
+            self.store, self.ledger, self.places, self.outlet, metrics, lambda: NOW, teller.tell, schemes
         )
         self.refreshed = 0
         self.merger = Merger(self.store, self.ledger, self.outlet, metrics, lambda: NOW, self._refresh)

@@ -1,0 +1,117 @@
+"""An output's rows as bytes: CSV, JSON Lines or Parquet, a block at a time.
+
+The rows come as lines of the CSV that the store keeps. What is written depends on them alone, so that an
+output that is written again after a death is the same file.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prism.runs.columns import META_COLUMNS
+from prism.tables import render_line
+
+# Of a row group: enough to pack well, and no more than memory can hold of long rows.
+GROUP_ROWS = 50_000
+GROUP_BYTES = 32 << 20
+
+Blocks = Iterable[list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is written of each row.
+
+    Attributes:
+        columns: of the lines, all of them: the input's, the coded ones, ours.
+        chosen: which are written, by number, in this order.
+        delimiter: of the lines, and of the CSV.
+    """
+
+    columns: tuple[str, ...]
+    chosen: tuple[int, ...]
+    delimiter: str
+
+    @classmethod
+    def of(cls, columns: Sequence[str], wanted: Sequence[str] | None, delimiter: str) -> "Layout":
+        """Return the layout for the wanted columns, all if None; what there is not is left out."""
+        names = list(columns)
+        there = names if wanted is None else [one for one in wanted if one in names]
+        return cls(tuple(names), tuple(names.index(one) for one in there or names), delimiter)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of what is written."""
+        return tuple(self.columns[number] for number in self.chosen)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every column is written, in its order."""
+        return self.chosen == tuple(range(len(self.columns)))
+
+    def place_of(self, meta: str) -> int | None:
+        """Return where one of our own columns is written; its name may have been changed by a clash."""
+        number = len(self.columns) - len(META_COLUMNS) + META_COLUMNS.index(meta)
+        return self.chosen.index(number) if number in self.chosen else None
+
+    def cells(self, lines: list[bytes]) -> Iterator[list[str]]:
+        """Yield what is written of each line."""
+        csv.field_size_limit((1 << 31) - 1)
+        rows = csv.reader((line.decode() for line in lines), delimiter=self.delimiter)
+        return rows if self.is_whole else ([row[number] for number in self.chosen] for row in rows)
+
+
+def csv_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
+    """Yield a CSV."""
+    yield render_line(layout.names, layout.delimiter).encode()
+    for block in blocks:
+        if layout.is_whole:
+            yield b"".join(block)
+        else:
+            yield "".join([render_line(row, layout.delimiter) for row in layout.cells(block)]).encode()
+
+
+def jsonl_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
+    """Yield JSON Lines: every value a string, but `Batch_Size` a number and an empty `Error` null."""
+    names, size_at, error_at = layout.names, layout.place_of("Batch_Size"), layout.place_of("Error")
+    dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+    for block in blocks:
+        lines = []
+        for row in layout.cells(block):
+            values: list[Any] = list(row)
+            if size_at is not None:
+                values[size_at] = int(row[size_at])
+            if error_at is not None:
+                values[error_at] = row[error_at] or None
+            lines.append(dump(dict(zip(names, values, strict=True))))
+            lines.append("\n")
+        yield "".join(lines).encode()
+
+
+def parquet_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
+    """Yield Parquet: every column a string, but `Batch_Size` an int32 and an empty `Error` null."""
+    # Merging should not wait for it, nor hold its memory, where nobody wants Parquet.
+    from prism_merger.parquet_file import ParquetFile
+
+    file = ParquetFile(layout.names, layout.place_of("Batch_Size"), layout.place_of("Error"))
+    held: list[list[str]] = []
+    size = 0
+    for block in blocks:
+        for row, line in zip(layout.cells(block), block, strict=True):
+            held.append(row)
+            size += len(line)
+            if len(held) >= GROUP_ROWS or size >= GROUP_BYTES:
+                yield file.group(held)
+                held, size = [], 0
+    if held:
+        yield file.group(held)
+    yield file.end()
+
+
+CHUNKS: dict[str, Callable[[Layout, Blocks], Iterator[bytes]]] = {
+    "csv": csv_chunks,
+    "jsonl": jsonl_chunks,
+    "parquet": parquet_chunks,
+}

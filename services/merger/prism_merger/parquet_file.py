@@ -1,0 +1,65 @@
+"""A Parquet file that is handed out as bytes, row group by row group."""
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class ParquetFile:
+    """Strings in every column, but an int32 at `size_at`; an empty cell at `error_at` is null."""
+
+    def __init__(self, names: Sequence[str], size_at: int | None, error_at: int | None) -> None:
+        self._size_at, self._error_at = size_at, error_at
+        self._sink = _Sink()
+        self._schema = pa.schema([self._field(number, name) for number, name in enumerate(names)])
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+
+    def group(self, rows: Sequence[Sequence[str]]) -> bytes:
+        """Return the bytes of a row group."""
+        columns = [self._column(number, cells) for number, cells in enumerate(zip(*rows, strict=True))]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=len(rows))
+        return self._sink.taken()
+
+    def end(self) -> bytes:
+        """Return the bytes behind the last row group."""
+        self._writer.close()
+        return self._sink.taken()
+
+    def _field(self, number: int, name: str) -> pa.Field:
+        kind = pa.int32() if number == self._size_at else pa.string()
+        return pa.field(name, kind, nullable=number == self._error_at)
+
+    def _column(self, number: int, cells: Sequence[str]) -> pa.Array:
+        if number == self._size_at:
+            return pa.array([int(cell) for cell in cells], pa.int32())
+        if number == self._error_at:
+            return pa.array([cell or None for cell in cells], pa.string())
+        return pa.array(cells, pa.string())
+
+
+class _Sink(io.RawIOBase):
+    """A file that keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: object) -> int:
+        piece = bytes(memoryview(data))  # type: ignore[arg-type]
+        self._pieces.append(piece)
+        self._position += len(piece)
+        return len(piece)
+
+    def taken(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces = []
+        return taken
