@@ -21,11 +21,16 @@ jobs = st.fixed_dictionaries(
         "table": st.fixed_dictionaries(
             {},
             optional={
-                "columns": st.dictionaries(texts, texts, min_size=1, max_size=3),
+                "columns": st.lists(
+                    st.tuples(texts, texts),
+                    min_size=1,
+                    max_size=3,
+                    unique_by=(lambda pair: pair[0], lambda pair: pair[1]),
+                ).map(dict),
                 "required_columns": st.lists(texts, max_size=3),
             },
         ),
-        "output": st.fixed_dictionaries({}, optional={"columns": st.lists(texts, max_size=3)}),
+        "output": st.fixed_dictionaries({}, optional={"columns": st.lists(texts, min_size=1, max_size=3)}),
         "dedupe": st.booleans(),
     },
 )
