@@ -30,7 +30,9 @@ jobs = st.fixed_dictionaries(
                 "required_columns": st.lists(texts, max_size=3),
             },
         ),
-        "output": st.fixed_dictionaries({}, optional={"columns": st.lists(texts, min_size=1, max_size=3)}),
+        "output": st.fixed_dictionaries(
+            {}, optional={"columns": st.lists(texts, min_size=1, max_size=3, unique=True)}
+        ),
         "dedupe": st.booleans(),
     },
 )
