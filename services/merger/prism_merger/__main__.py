@@ -19,7 +19,9 @@ from prism.service.lifecycle import StopSignal, run_service
 from prism.service.readiness import Readiness
 from prism.service.settings import load
 from prism_merger.desk import Desk
+from prism_merger.downloads import pages
 from prism_merger.finishing import Finisher
+from prism_merger.known_runs import KnownRuns
 from prism_merger.ledger import Ledger
 from prism_merger.loop import MergingLoop, Parts
 from prism_merger.merging import Merger
@@ -33,7 +35,7 @@ from prism_merger.run_log import RunLogs
 from prism_merger.scribe import Scribe
 from prism_merger.settings import MergerSettings
 from prism_merger.status_files import StatusFiles
-from prism_merger.store import RowReader, Store
+from prism_merger.store import FILE_NAME, RowReader, Store
 from prism_merger.tables import Tables
 from prism_merger.teller import Teller
 from prism_merger.upkeep import Upkeep
@@ -183,6 +185,8 @@ def serve(stop: StopSignal) -> None:
     metrics = Metrics()
     readiness = Readiness("lock", "broker", "topic", "disk", "tables")
     with ExitStack() as stack:
+        known = KnownRuns(settings.root, settings.store_dir / FILE_NAME, settings.ordinal, settings.replicas)
+        token = settings.files_token.get_secret_value() if settings.files_token else None
         details = {"service": "merger", "ordinal": settings.ordinal, "replicas": settings.replicas}
         server = HealthServer(
             settings.http_host,
@@ -190,13 +194,16 @@ def serve(stop: StopSignal) -> None:
             status=lambda: details,
             readiness=readiness,
             registry=metrics.registry,
+            pages=pages(known, token),
         )
         stack.callback(server.close)
         log.info("started", port=server.port, ordinal=settings.ordinal, replicas=settings.replicas)
         startup = Startup(settings, readiness, stop, stack)
         try:
             startup.lock()
-            loop = MergingLoop(startup.parts(metrics))
+            parts = startup.parts(metrics)
+            known.table = parts.tables.runs
+            loop = MergingLoop(parts)
         except Stopped:
             return
         loop.run(stop)

@@ -1,8 +1,9 @@
 """The merger's settings, with unit, default and reason."""
 
+import re
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from prism.service.settings import Schemes, ServiceSettings, port_field, schemes_field
 
@@ -36,6 +37,13 @@ class MergerSettings(ServiceSettings):
         json_schema_extra={"allowed": "a path"},
     )
     output_schemes: Schemes = schemes_field()
+    files_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="PRISM_FILES_TOKEN",
+        description="Bearer token for `/runs/…`, where outputs and run folders can be fetched. Unset: "
+        "nothing is served, because whoever reaches the port could read every row.",
+        json_schema_extra={"allowed": "16 to 512 printable ASCII characters without spaces"},
+    )
     commit_ms: int = Field(
         default=25,
         ge=1,
@@ -89,6 +97,13 @@ class MergerSettings(ServiceSettings):
         "batches are missing: a model call in flight at the cancel may still end in that time.",
         json_schema_extra={"allowed": "above 0, at most 600"},
     )
+
+    @field_validator("files_token")
+    @classmethod
+    def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and re.fullmatch(r"[!-~]{16,512}", value.get_secret_value()) is None:
+            raise ValueError("not fit for a token")
+        return value
 
     @model_validator(mode="after")
     def _owns_something(self) -> "MergerSettings":

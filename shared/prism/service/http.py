@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from flask import Flask, Response
+from flask import Blueprint, Flask, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from waitress import wasyncore
 from waitress.server import create_server
@@ -23,6 +23,10 @@ Details = Callable[[], Mapping[str, object]]
 _THREADS = 2
 _MAX_REQUEST_BYTES = 16 * 1024
 _CLOSE_S = 2.0
+# A client that has stopped reading is cut off by the kernel: the server's own look does not see it.
+_STUCK_MS = 60_000
+# Above it a thread waits for its client. What is sent is a file, which the server's loop reads as it goes.
+_NEVER_WAIT_BYTES = 1 << 62
 
 log = get_logger(__name__)
 
@@ -30,8 +34,8 @@ log = get_logger(__name__)
 class HealthServer:
     """The HTTP port of a service, serving from construction until `close`.
 
-    `status` and `ready_details` are added to the answers of `/health` and `/ready`. Port 0 takes a free
-    port; `port` is the real one. Raises FatalError when the port cannot be bound.
+    `status` and `ready_details` are added to the answers of `/health` and `/ready`; `pages` are a service's
+    own. Port 0 takes a free port; `port` is the real one. Raises FatalError when the port cannot be bound.
     """
 
     def __init__(
@@ -43,18 +47,22 @@ class HealthServer:
         readiness: Readiness,
         registry: CollectorRegistry,
         ready_details: Details = dict,
+        pages: Blueprint | None = None,
     ) -> None:
         listener = _bind(host, port)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux, where connections have it from their listener
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_MS)
         self.port: int = listener.getsockname()[1]
         self._sockets: dict[int, Any] = {}
         self._server = create_server(
-            _application(status, readiness, registry, ready_details),
+            _application(status, readiness, registry, ready_details, pages),
             map=self._sockets,
             sockets=[listener],
             threads=_THREADS,
             ident="",
             max_request_header_size=_MAX_REQUEST_BYTES,
             max_request_body_size=_MAX_REQUEST_BYTES,
+            outbuf_high_watermark=_NEVER_WAIT_BYTES,
         )
         self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         self._thread.start()
@@ -85,21 +93,27 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _application(
-    status: Details, readiness: Readiness, registry: CollectorRegistry, ready_details: Details
+    status: Details,
+    readiness: Readiness,
+    registry: CollectorRegistry,
+    ready_details: Details,
+    pages: Blueprint | None,
 ) -> Flask:
     app = Flask("prism", static_folder=None)
+    if pages is not None:
+        app.register_blueprint(pages)
 
     @app.get("/health", provide_automatic_options=False)
     def health() -> Response:
-        return _json({**_details("health", status), "status": "ok"})
+        return json_response({**_details("health", status), "status": "ok"})
 
     @app.get("/ready", provide_automatic_options=False)
     def ready() -> Response:
         details = _details("ready", ready_details)
         reason = readiness.reason()
         if reason is None:
-            return _json({**details, "status": "ready"})
-        return _json({**details, "status": "not_ready", "reason": reason}, 503)
+            return json_response({**details, "status": "ready"})
+        return json_response({**details, "status": "not_ready", "reason": reason}, 503)
 
     @app.get("/metrics", provide_automatic_options=False)
     def metrics() -> Response:
@@ -121,7 +135,7 @@ def _details(page: str, details: Details) -> dict[str, object]:
 
 
 def _refuse(error: HTTPException) -> Response:
-    response = _json({"error": error.name}, error.code or 500)
+    response = json_response({"error": error.name}, error.code or 500)
     if response.status_code == 405:
         response.headers["Allow"] = "GET, HEAD"
     return response
@@ -129,10 +143,11 @@ def _refuse(error: HTTPException) -> Response:
 
 def _fail(error: Exception) -> Response:
     log.error("http_failed", error=error)
-    return _json({"error": "Internal Server Error"}, 500)
+    return json_response({"error": "Internal Server Error"}, 500)
 
 
-def _json(body: Mapping[str, object], status: int = 200) -> Response:
+def json_response(body: Mapping[str, object], status: int = 200) -> Response:
+    """Return a page that is a JSON object."""
     return Response(json.dumps(body, default=str), status, content_type="application/json")
 
 
