@@ -25,6 +25,8 @@ MODULES = {
     "doctor": "prism_cli.doctor",
     "models": "prism_cli.models",
     "demo": "prism_cli.demo",
+    "fetch": "prism_cli.fetching",
+    "purge": "prism_cli.purging",
 }
 
 _EXITS = """\
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     _add_retry(commands)
     _add_care(commands)
     _add_models(commands)
+    _add_files(commands)
     return whole
 
 
@@ -261,6 +264,59 @@ def _add_models(commands: Commands) -> None:
     check.add_argument("--json", action="store_true", default=unsaid, help="one JSON object on stdout")
     check.add_argument("--data-dir", type=Path, default=unsaid, metavar="DIR", help="the fleet's folder")
     _add_places(check, unsaid, unsaid)
+
+
+def _add_files(commands: Commands) -> None:
+    fetch = _add(commands, "fetch", "bring a run's files from its fleet, or say where they are")
+    fetch.add_argument("run_id", type=_run_id, metavar="RUN")
+    fetch.add_argument(
+        "--url",
+        metavar="URL[,URL]",
+        help="the merger, or each of several (default: PRISM_MERGER_URL, else the fleet of this folder)",
+    )
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="where to put them (default: ./RUN)")
+    fetch.add_argument(
+        "--only",
+        choices=["outputs", "all"],
+        help="outputs: nothing else; all: parts, too (default: without the parts of a published output)",
+    )
+    fetch.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the merger's token (default: PRISM_FILES_TOKEN)",
+    )
+    fetch.add_argument("--force", action="store_true", help="replace other files of the same names")
+    purge = _add_client(commands, "purge", "remove what ended runs left on this machine, after asking")
+    purge.add_argument("run_ids", nargs="*", type=_run_id, metavar="RUN", help="default: all")
+    purge.add_argument("--older-than", type=_age, metavar="AGE", help="such as 30d, 12h or 45m")
+    purge.add_argument(
+        "--what",
+        type=_leavings,
+        default=("parts",),
+        metavar="KIND[,KIND]",
+        help="parts, stores, sources, outputs, logs, or all (default: parts)",
+    )
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+    purge.add_argument("--dry-run", action="store_true", help="remove nothing: say what would go")
+
+
+def _age(text: str) -> float:
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit()) or unit not in seconds or len(number) > 6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: a number and s, m, h, d or w, such as 30d")
+    return float(int(number) * seconds[unit])
+
+
+def _leavings(text: str) -> tuple[str, ...]:
+    known = ("parts", "stores", "sources", "outputs", "logs")
+    wanted = [one.strip() for one in text.split(",")]
+    if wanted == ["all"]:
+        return known
+    if not wanted or not set(wanted) <= set(known):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}, all")
+    return tuple(one for one in known if one in wanted)
 
 
 def _add_places(parser: argparse.ArgumentParser, model_server: str, jobs: str | None) -> None:

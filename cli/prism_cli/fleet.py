@@ -7,6 +7,7 @@ is put: nothing here is polled but `/ready`.
 """
 
 import os
+import secrets
 import sys
 import threading
 import time
@@ -14,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
+
+from pydantic import SecretStr
 
 from prism.kafka.admin import ensure_topics
 from prism.kafka.clients import KafkaSettings
@@ -103,6 +106,7 @@ class LocalFleet:
         self._watching = threading.Event()
         self._bootstrap = plan.bootstrap or ""
         self._model_server = plan.model.url or ""
+        self._files_token = plan.environ.get("PRISM_FILES_TOKEN") or secrets.token_urlsafe(32)
 
     @property
     def bootstrap(self) -> str:
@@ -123,6 +127,7 @@ class LocalFleet:
             source_dir=Path(self.plan.environ.get("PRISM_SOURCE_DIR") or self.plan.data_dir),
             pid=os.getpid(),
             services=[_entry(keeper) for keeper in self._keepers.values()],
+            files_token=SecretStr(self._files_token),
         )
 
     def start(self) -> None:
@@ -223,7 +228,8 @@ class LocalFleet:
         for number in range(1, self.plan.workers + 1):
             name = f"worker-{number}"
             made.append(self._service("model-worker", name, {**environment, "PRISM_WORKER_ID": name}))
-        return [*made, self._service("merger", "merger", environment)]
+        token = {"PRISM_FILES_TOKEN": self._files_token}
+        return [*made, self._service("merger", "merger", {**environment, **token})]
 
     def _service(self, name: str, id: str, environment: Mapping[str, str]) -> ServiceChild:
         module = f"prism_{name.replace('-', '_')}"

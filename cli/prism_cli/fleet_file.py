@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from prism_cli.exits import BAD_INPUT, CommandFailed
 
@@ -51,16 +51,21 @@ class FleetFile(BaseModel):
     output_root: Path | None = None
     pid: int
     services: list[Service] = []
+    # What the merger asks for before it shows files: made at each start.
+    files_token: SecretStr = SecretStr("")
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `prism up --json` prints and `fleet.json` holds."""
-        return self.model_dump(mode="json")
+        """Return what `prism up --json` prints; `fleet.json` holds the token besides."""
+        return self.model_dump(mode="json", exclude={"files_token"})
 
     def write(self) -> None:
-        """Replace the folder's file by one rename."""
+        """Replace the folder's file, which only its owner may read, by one rename."""
         path = self.data_dir / FILE
         draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(self.as_json(), indent=1))
+        draft.unlink(missing_ok=True)
+        secret = {"files_token": self.files_token.get_secret_value()}
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump({**self.as_json(), **secret}, file, indent=1)
         draft.replace(path)
 
 

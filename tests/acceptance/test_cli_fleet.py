@@ -10,7 +10,16 @@ import psutil
 import pytest
 import requests
 
-from tests.acceptance.conftest import EXAMPLE, Fleet, Starter, await_true, is_gone, prism, rows_of
+from tests.acceptance.conftest import (
+    EXAMPLE,
+    Fleet,
+    Starter,
+    await_true,
+    is_gone,
+    plain_environment,
+    prism,
+    rows_of,
+)
 
 CSV = EXAMPLE / "feedback.csv"
 
@@ -73,6 +82,50 @@ def test_submit_and_wait_gives_every_row_back_in_order(fleet: Fleet) -> None:
     assert output["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     manifest = json.loads((fleet.data_dir / "logs" / "s1" / "run_manifest.json").read_text())
     assert output["sha256"] in json.dumps(manifest)
+
+
+def test_a_run_is_fetched_from_its_merger_and_what_it_left_is_purged(fleet: Fleet, tmp_path: Path) -> None:
+    small = tmp_path / "small.csv"
+    small.write_text("Message\nI love it\nI hate it\n")
+    done = fleet.run("submit", small, "--job", "feedback", "--run-id", "f1", "--label", "march", "--wait")
+    output = Path(done.stdout.strip()).read_bytes()
+    parts = fleet.data_dir / "checkpoints" / "f1"
+    assert list(parts.iterdir())
+    merger = next(one["url"] for one in fleet.told["services"] if one["name"] == "merger")
+    assert "files_token" not in fleet.told
+    token = json.loads((fleet.data_dir / "fleet.json").read_text())["files_token"]
+    assert requests.get(f"{merger}/runs/f1", timeout=10.0).status_code == 401
+    # From another folder, as from another machine.
+    words = ("fetch", "f1", "--url", merger, "--json")
+    fetched = prism(*words, folder=tmp_path, environment=plain_environment(PRISM_FILES_TOKEN=token))
+    assert fetched.returncode == 0, fetched.stderr
+    assert (tmp_path / "f1" / "output" / "f1_march.csv").read_bytes() == output
+    assert (tmp_path / "f1" / "logs" / "f1" / "run_manifest.json").is_file()
+    # Beside the fleet they need not be brought, but can be.
+    here = fleet.run("fetch", "f1", "--only", "outputs")
+    assert here.stdout == done.stdout
+    copied = fleet.run("fetch", "f1", "--only", "all", "--to", tmp_path / "all")
+    assert copied.returncode == 0, copied.stderr
+    assert len(list((tmp_path / "all" / "checkpoints" / "f1").iterdir())) == len(list(parts.iterdir()))
+    assert fleet.run("purge", "f1").returncode == 2
+    purged = fleet.run("purge", "f1", "--yes")
+    assert purged.returncode == 0, purged.stderr
+    assert not parts.exists()
+    assert Path(done.stdout.strip()).read_bytes() == output
+    for log in (fleet.data_dir / "logs" / "services").iterdir():
+        assert token not in log.read_text(), log
+
+
+def test_what_an_unended_run_left_is_not_purged(fleet: Fleet, tmp_path: Path) -> None:
+    slow_down(fleet, 2000.0)
+    try:
+        fleet.run("submit", CSV, "--job", "feedback", "--run-id", "f2")
+        refused = fleet.run("purge", "f2", "--what", "all", "--yes")
+        assert refused.returncode == 3
+        assert "f2 stays: it has not ended" in refused.stderr
+    finally:
+        slow_down(fleet, 0.0)
+        fleet.run("cancel", "f2")
 
 
 def test_the_same_run_again_is_the_same_run_and_another_file_is_refused(fleet: Fleet, tmp_path: Path) -> None:

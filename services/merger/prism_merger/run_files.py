@@ -105,6 +105,11 @@ class RunFiles:
         ]
 
     @property
+    def output_folder(self) -> str:
+        """The folder of the outputs, relative to the root; other runs' outputs lie there, too."""
+        return self._outputs
+
+    @property
     def folders(self) -> list[str]:
         """The folders that are this run's alone, relative to the root."""
         named = (self._logs, _text(self.places.status_dir), _text(self.places.checkpoints_dir))
@@ -181,7 +186,7 @@ def places_of(root: Path, job: Mapping[str, Any]) -> Places:
 def open_plain(root: Path, path: str) -> tuple[int, os.stat_result]:
     """Open a plain file below the root without following a link. Raise NotThere."""
     *folders, name = path.split("/")
-    descriptor = _open_folder(root, folders, path)
+    descriptor = open_folder(root, folders, path)
     try:
         opened = os.open(name, _FILE_FLAGS, dir_fd=descriptor)
     except (OSError, ValueError):
@@ -198,7 +203,7 @@ def open_plain(root: Path, path: str) -> tuple[int, os.stat_result]:
 def plain_files(root: Path, folder: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and status of the plain files in a folder below the root; none if it is not there."""
     try:
-        descriptor = _open_folder(root, folder.split("/") if folder else [], folder)
+        descriptor = open_folder(root, folder.split("/") if folder else [], folder)
     except NotThere:
         return
     try:
@@ -211,8 +216,11 @@ def plain_files(root: Path, folder: str) -> Iterator[tuple[str, os.stat_result]]
         os.close(descriptor)
 
 
-def _open_folder(root: Path, folders: list[str], path: str) -> int:
-    """Open a folder below the root, step by step. The root itself may be a link: it is the operator's."""
+def open_folder(root: Path, folders: list[str], path: str) -> int:
+    """Open a folder below the root, step by step. Raise NotThere, which says `path`.
+
+    The root itself may be a link: it is the operator's.
+    """
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -27,6 +27,13 @@ WRONG = [
     ["up", "--broker-port", "0"],
     ["pause"],
     ["cancel", "a b"],
+    ["fetch"],
+    ["fetch", "../x"],
+    ["fetch", "t1", "--only", "parts"],
+    ["purge", "--older-than", "soon"],
+    ["purge", "--older-than", "-1d"],
+    ["purge", "--what", "everything"],
+    ["purge", "a/b"],
     ["status", "one", "two"],
 ]
 
@@ -56,6 +63,7 @@ def test_every_command_takes_json() -> None:
         "retry": ["t1"],
         "summary": ["t1"],
         "run": ["job.yaml"],
+        "fetch": ["t1"],
     }
     for command in MODULES:
         assert parser().parse_args([command, *needed.get(command, []), "--json"]).json
