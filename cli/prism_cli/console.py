@@ -83,6 +83,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def files(number: int) -> str:
+    """Return how many files, in words."""
+    return f"{count(number)} file{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration as a person says it."""
     whole = int(seconds)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from prism_cli import connection as connections
 from prism_cli import fleet_file
-from prism_cli.console import count, printable, say, write_json, write_line
+from prism_cli.console import count, files, printable, say, write_json, write_line
 from prism_cli.exits import BAD_INPUT, DONE, FAILED, CommandFailed
 from prism_cli.file_sources import (
     Content,
@@ -277,7 +277,7 @@ def _report(options: Namespace, offer: Offer, folder: Path, done: list[Fetched])
             write_line(printable(str(one.path)))
     size = sum(one.file.bytes for one in states["brought"])
     say(
-        f"{offer.run_id}: {count(len(states['brought']))} files with {count(size)} bytes brought to "
+        f"{offer.run_id}: {files(len(states['brought']))} with {count(size)} bytes brought to "
         f"{printable(str(folder))}, {count(len(states['there']))} were there"
     )
     _say_what_is_missing(offer, [one for one in done if one.state == "gone"])
@@ -285,7 +285,7 @@ def _report(options: Namespace, offer: Offer, folder: Path, done: list[Fetched])
         first = printable(str(states["different"][0].path))
         raise CommandFailed(
             BAD_INPUT,
-            f"{count(len(states['different']))} other files of these names are here and stay as they are",
+            f"{files(len(states['different']))} of the same name but with other content stays as it is",
             first,
             "choose another --to, or --force",
         )
@@ -296,15 +296,15 @@ def _report_here(options: Namespace, here: LocalRun) -> int:
     """Say where the files of a run of this machine are."""
     offer = FolderSource(here).offer()
     root = here.files.places.root
-    files = chosen(offer, options.only)
+    found = chosen(offer, options.only)
     if options.json:
-        _write_json(offer, root, [(one, root / one.path, "there") for one in files])
+        _write_json(offer, root, [(one, root / one.path, "there") for one in found])
     else:
-        for one in files:
+        for one in found:
             write_line(printable(str(root / one.path)))
     say(f"{offer.run_id}: its files are on this machine; --to DIR copies them")
     _say_what_is_missing(offer, [])
-    return FAILED if options.only == "outputs" and not files else DONE
+    return FAILED if options.only == "outputs" and not found else DONE
 
 
 def _say_what_is_missing(offer: Offer, gone: Iterable[Fetched]) -> None:
@@ -317,7 +317,7 @@ def _say_what_is_missing(offer: Offer, gone: Iterable[Fetched]) -> None:
         say(f"there is no output: {offer.run_id} is {printable(offer.status)}{detail}")
 
 
-def _write_json(offer: Offer, folder: Path, files: Iterable[tuple[Offered, Path, str]]) -> None:
+def _write_json(offer: Offer, folder: Path, found: Iterable[tuple[Offered, Path, str]]) -> None:
     write_json(
         {
             "run_id": offer.run_id,
@@ -332,7 +332,7 @@ def _write_json(offer: Offer, folder: Path, files: Iterable[tuple[Offered, Path,
                     "sha256": file.sha256,
                     "state": state,
                 }
-                for file, path, state in files
+                for file, path, state in found
             ],
         }
     )

@@ -158,7 +158,7 @@ class MergerSource:
                 url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S), allow_redirects=False
             )
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise TryAgain(f"no answer: {_reason(error)}") from None
+            raise TryAgain(f"{_origin(url)}: no answer: {_reason(error)}") from None
         except requests.RequestException as error:
             raise CommandFailed(BAD_INPUT, "cannot ask", url, _reason(error)) from None
 
@@ -184,6 +184,11 @@ def merger_urls(text: str) -> list[str]:
                 BAD_INPUT, "not the address of a merger", printable(url, 200), "http://HOST:8083"
             )
     return urls
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _is_here(url: str) -> bool:

@@ -13,7 +13,7 @@ from prism_cli import connection as connections
 from prism_cli import fleet_file
 from prism_cli.board import Board
 from prism_cli.connection import Connection
-from prism_cli.console import count, printable, say, table, write_json
+from prism_cli.console import count, files, printable, say, table, write_json
 from prism_cli.console import output as console
 from prism_cli.exits import BAD_INPUT, DONE, FAILED, USAGE, CommandFailed
 from prism_cli.fetching import sha256
@@ -97,9 +97,16 @@ def gather(options: Namespace, data_dir: Path, root: Path, known: Known, running
         found.leavings += _gather_spooled(data_dir, wanted, runs, known, before)
     if "logs" in options.what and not wanted:
         found.leavings += service_logs(data_dir, running, before)
-    if "stores" in options.what and not wanted and not is_held(data_dir):
-        found.stores = [one for one in stores(data_dir) if one.free]
+    if "stores" in options.what and not wanted:
+        _gather_stores(found, data_dir)
     return found
+
+
+def _gather_stores(found: Findings, data_dir: Path) -> None:
+    if is_held(data_dir):
+        found.warnings.append("a merger works here: its store can be compacted once it has stopped")
+    else:
+        found.stores = [one for one in stores(data_dir) if one.free]
 
 
 def _gather_run(found: Findings, run: LocalRun, what: Collection[str]) -> None:
@@ -165,8 +172,8 @@ def _show(found: Findings) -> None:
         pair[0] += 1
         pair[1] += one.bytes
     rows = [
-        [printable(run_id), what, count(files), count(size)]
-        for (run_id, what), (files, size) in sorted(sums.items())
+        [printable(run_id), what, count(number), count(size)]
+        for (run_id, what), (number, size) in sorted(sums.items())
     ]
     rows += [[one.folder.name, "stores", f"{count(one.runs)} runs", count(one.free)] for one in found.stores]
     if rows:
@@ -188,34 +195,34 @@ def _agreed(found: Findings) -> bool:
 
 def _amount(found: Findings) -> str:
     compacted = f" and compact {count(len(found.stores))} stores" if found.stores else ""
-    return f"{count(len(found.leavings))} files{compacted}, {count(found.bytes)} bytes"
+    return f"{files(len(found.leavings))}{compacted}, {count(found.bytes)} bytes"
 
 
 def _remove(options: Namespace, found: Findings) -> int:
     try:
-        files, size = remove(found.leavings)
+        gone, size = remove(found.leavings)
         size += sum(one.compact() for one in found.stores)
     except OSError as error:
         what = f"cannot remove: {error.strerror or error}"
         raise CommandFailed(
             FAILED, what, printable(str(error.filename or "")), "repair it and purge again"
         ) from None
-    return _report(options, found, files, size)
+    return _report(options, found, gone, size)
 
 
-def _report(options: Namespace, found: Findings, files: int, size: int) -> int:
+def _report(options: Namespace, found: Findings, gone: int, size: int) -> int:
     if options.json:
-        write_json(_as_json(found, options.dry_run, files, size))
+        write_json(_as_json(found, options.dry_run, gone, size))
     elif options.dry_run:
         say(f"would remove {_amount(found)}; nothing was removed")
     elif not (found.leavings or found.stores):
         say("nothing to remove")
     else:
-        say(f"removed {count(files)} files; {count(size)} bytes are free")
+        say(f"removed {files(gone)}; {count(size)} bytes are free")
     return DONE
 
 
-def _as_json(found: Findings, dry_run: bool, files: int, size: int) -> dict[str, Any]:
+def _as_json(found: Findings, dry_run: bool, gone: int, size: int) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
         "files": [
@@ -227,5 +234,5 @@ def _as_json(found: Findings, dry_run: bool, files: int, size: int) -> dict[str,
             for one in found.stores
         ],
         "warnings": found.warnings,
-        "removed": {"files": files, "bytes": size},
+        "removed": {"files": gone, "bytes": size},
     }

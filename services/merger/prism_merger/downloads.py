@@ -215,6 +215,7 @@ class _ServedFile(io.RawIOBase):
     def __init__(self, opened: OpenFile, start: int, freed: Callable[[], None]) -> None:
         self._file = os.fdopen(opened.descriptor, "rb", buffering=0)
         self._file.seek(start)
+        self._path = opened.file.path
         self._freed = freed
         self._turn = 0
 
@@ -224,6 +225,7 @@ class _ServedFile(io.RawIOBase):
             return b""
         piece = self._file.read(size)
         if not piece and size:
+            log.warning("served_file_became_shorter", path=self._path)
             raise OSError("the file has become shorter")
         self._turn += len(piece)
         return piece

@@ -63,6 +63,7 @@ class HealthServer:
             max_request_header_size=_MAX_REQUEST_BYTES,
             max_request_body_size=_MAX_REQUEST_BYTES,
             outbuf_high_watermark=_NEVER_WAIT_BYTES,
+            log_socket_errors=False,  # a client that has gone is no event
         )
         self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         self._thread.start()

@@ -29,6 +29,7 @@ OTHERS = [
     "merger-0/store.sqlite",
     "fleet.json",
     "output/r2_march.csv",
+    "jobs/other.csv",
     "output/.r1.march.0.tmp",
     "logs/r1/.run_manifest.json.tmp",
     "logs/r1/notes.txt",
@@ -92,7 +93,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "merger-0/store.sqlite",
     ]
     (root / "logs/r1/run_manifest.json").write_text(
-        manifest("r1", [*lies, "output/../secret.csv", "logs/r2/run_manifest.json", "output/gone.csv"])
+        manifest(
+            "r1",
+            [*lies, "output/../secret.csv", "logs/r2/run_manifest.json", "output/gone.csv", "jobs/other.csv"],
+        )
     )
     (root / "output/passwd.csv").symlink_to("/etc/passwd")
     (root / "logs/r1/failed_rows_link.csv").symlink_to(folder / "secret.csv")
