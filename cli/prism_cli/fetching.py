@@ -312,7 +312,11 @@ def _say_what_is_missing(offer: Offer, gone: Iterable[Fetched]) -> None:
         say(f"{printable(one.file.path)} was removed meanwhile")
     if offer.status is None:
         say(f"{offer.run_id} has not ended yet: run the command again then")
-    elif not any(one.kind == Kind.OUTPUT for one in offer.files):
+    elif any(one.kind == Kind.OUTPUT for one in offer.files):
+        return
+    elif offer.status.startswith("completed"):
+        say(f"no output of {offer.run_id} is there any more: its manifest says where it was published")
+    else:
         detail = f": {printable(offer.detail, 300)}" if offer.detail else ""
         say(f"there is no output: {offer.run_id} is {printable(offer.status)}{detail}")
 

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,39 @@ from tests.unit.merger.test_downloads import TOKEN, Site, publish
 from tests.unit.merger.test_run_files import manifest
 
 DATA = bytes(range(256)) * 4000
+
+
+class Liar(BaseHTTPRequestHandler):
+    """A server that gives one answer to everything."""
+
+    status, headers_sent, body = 200, dict[str, str](), b""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        for name, value in {"Content-Length": str(len(self.body)), **self.headers_sent}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def lying() -> Iterator[Callable[..., MergerSource]]:
+    servers: list[ThreadingHTTPServer] = []
+
+    def lie(status: int = 200, headers: dict[str, str] | None = None, body: Any = b"") -> MergerSource:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        names = {"status": status, "headers_sent": headers or {}, "body": content}
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), type("OneLie", (Liar,), names)))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return MergerSource("r1", [f"http://127.0.0.1:{servers[-1].server_port}"], TOKEN)
+
+    yield lie
+    for one in servers:
+        one.shutdown()
+        one.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -305,6 +340,42 @@ def test_an_empty_file_and_one_that_is_gone(tmp_path: Path) -> None:
 )
 def test_a_server_cannot_name_a_place_outside(path: str) -> None:
     assert not is_safe(path)
+
+
+def listing(**more: object) -> dict[str, object]:
+    entry = {"path": "output/x.csv", "kind": "output", "bytes": 3, "sha256": None, "etag": "e"}
+    return {"run_id": "r1", "status": "completed", "detail": None, "files": [{**entry, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ({"body": listing(path="../../.bashrc")}, "a file outside of the folder"),
+        ({"body": listing(bytes="many")}, "no merger of this version"),
+        ({"body": {"run_id": "r2", "files": []}}, "no merger of this version"),
+        ({"body": {"run_id": "r1", "files": {}}}, "no merger of this version"),
+        ({"body": b"[" * 100_000}, "no merger of this version"),
+        ({"body": b"<html>"}, "no merger of this version"),
+        ({"status": 404, "body": b"<html>"}, "no merger of this version"),
+        ({"status": 302, "headers": {"Location": "http://127.0.0.1:9/"}}, "unexpected answer: 302"),
+        ({"status": 500, "body": {"error": "\x1b[2Jboo"}}, "unexpected answer: 500, ·"),
+    ],
+)
+def test_a_server_that_is_none_or_lies_is_told_in_one_line(
+    lying: Callable[..., MergerSource], answer: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(CommandFailed, match=what) as failed:
+        lying(**answer).offer()
+    assert failed.value.code in (1, 3)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_busy_server_is_asked_again_when_it_says(lying: Callable[..., MergerSource]) -> None:
+    pauses: list[float] = []
+    source = lying(503, {"Retry-After": "7"}, {"error": "too many downloads at once"})
+    with pytest.raises(CommandFailed, match=r"given up.*503, too many downloads"):
+        patiently(source.offer, pauses.append)
+    assert pauses == [7.0] * 5
 
 
 def test_the_parts_come_where_there_is_no_output() -> None:
