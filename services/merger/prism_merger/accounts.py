@@ -35,6 +35,7 @@ class OutputMark:
     """The `publishing` mark of one output: the name it gets, and how to know it again.
 
     `uri`: where it lies that does not lie in a folder of the merger's. `named`: whether it has its name.
+    `replaces`: SHA-256 of this run's family's file of the same name that it takes the place of.
     """
 
     name: str
@@ -44,6 +45,11 @@ class OutputMark:
     renamed_because: str = ""
     uri: str = ""
     named: bool = False
+    replaces: str = ""
+
+    def replaced_by(self, sha256: str, size: int, rows: int) -> "OutputMark":
+        """Return the mark of a file that takes this one's place."""
+        return OutputMark(self.name, sha256, size, rows, self.renamed_because, self.uri, replaces=self.sha256)
 
 
 @dataclass(slots=True)

@@ -128,6 +128,11 @@ def run_through(steps: Steps, reader: RowReader) -> None:
     try:
         job = next(steps)
         while True:
-            job = steps.send(job(reader))
+            try:
+                value = job(reader)
+            except Exception as error:
+                job = steps.throw(error)
+            else:
+                job = steps.send(value)
     except StopIteration:
         return

@@ -94,7 +94,8 @@ class Finisher:
             self._last_result.setdefault(run.run_id, now)
         silent_s = now - self._last_result.get(run.run_id, now)
         cursor = self._table.cursors.get(run.run_id)
-        found = verdict(run, plan, record, cursor, silent_s, self._quiet_s)
+        parent = self._table.runs.get(plan.record.parent)
+        found = verdict(run, plan, record, cursor, silent_s, self._quiet_s, parent)
         if found is not None:
             self._publisher.decide(run, found)
             return

@@ -48,6 +48,10 @@ class Ledger:
         """Return what `prism.runs` says of a run now."""
         return self._table.runs.get(run_id)
 
+    def records(self) -> list[RunRecord]:
+        """Return what `prism.runs` says of all runs now."""
+        return list(self._table.runs.values())
+
     def find(self, run_id: str) -> RunAccount | None:
         """Return a run's account, a settled one from the store; None for one never opened."""
         return self.runs.get(run_id) or self._store.load_run(run_id)

@@ -4,7 +4,7 @@ Rows in = ok + failed, in every file and in sum: rows of a broken-off run that n
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,28 @@ from prism_merger.store import RowReader
 from prism_merger.volume import replace_file
 
 
-def write_manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | None) -> None:
-    """Write the run's manifest, over an earlier one of the same run."""
-    text = json.dumps(manifest(run, plan, places, state), ensure_ascii=False, indent=2)
+def write_manifest(
+    run: RunAccount,
+    plan: RunPlan,
+    places: Places,
+    state: RunState | None,
+    retries: Sequence[RunAccount] = (),
+) -> None:
+    """Write the run's manifest, over an earlier one of the same run. `retries`: what did its failed rows."""
+    found = manifest(run, plan, places, state)
+    found["parent"] = plan.record.parent or None
+    found["retries"] = [_retry(one) for one in retries]
+    text = json.dumps(found, ensure_ascii=False, indent=2)
     replace_file(places.manifest(run.run_id), [text.encode(), b"\n"])
+
+
+def _retry(run: RunAccount) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "outcome": run.outcome.value if run.outcome else None,
+        "rows": {"in": run.ok + run.failed, "ok": run.ok, "failed": run.failed},
+        "published_at": run.published_at,
+    }
 
 
 def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | None) -> dict[str, Any]:

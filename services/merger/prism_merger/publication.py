@@ -14,7 +14,7 @@ they carry the same `ce_id`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from prism.service import fault
 from prism.service.logs import get_logger
 from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount, Stage
 from prism_merger.desk import Steps
+from prism_merger.families import Family, family_of
 from prism_merger.ledger import Ledger
 from prism_merger.manifest import write_failed_ranges, write_manifest
 from prism_merger.metrics import Metrics
 from prism_merger.outlet import Outlet
-from prism_merger.outputs import output_order, write_output
+from prism_merger.outputs import NotCompleted, output_order, write_output
 from prism_merger.parts import PartsOrder, PartsWritten, remove_parts, write_parts
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
@@ -99,7 +100,8 @@ class Publisher:
 
     def refresh_manifest(self, run: RunAccount) -> None:
         """Write the manifest anew after calls were counted for a closed run."""
-        write_manifest(run, self._ledger.plan(run.run_id), self._places_of(run), self._state(run))
+        plan = self._ledger.plan(run.run_id)
+        write_manifest(run, plan, self._places_of(run), self._state(run), self._retries(run))
         run.manifest_stale = False
         self._save(run)
 
@@ -123,6 +125,7 @@ class Publisher:
         temporary = places.temporary_output(run.run_id, file.label, form)
         refused: list[str] = []
         where = f"{run.run_id}/{file.label}/{form}"
+        family = family_of(self._ledger, places, run, file)
         mark = file.outputs.get(form)
         if mark is not None:
             found: _Found = yield shelf.job(partial(_look_again, shelf, temporary, mark))
@@ -132,20 +135,38 @@ class Publisher:
             if mark.named:
                 temporary.unlink(missing_ok=True)
                 return
-        order = output_order(file, plan, form, temporary, self._store.path.parent)
-        done: Written = yield partial(write_output, order)
-        if done.rows != file.ok + file.failed:
-            raise Inconsistent(f"{file.label}: {done.rows} rows written, {file.ok + file.failed} counted")
+        order = output_order(file, plan, form, temporary, self._store.path.parent, family)
+        try:
+            done: Written = yield partial(write_output, order)
+        except NotCompleted as error:
+            log.warning("output_not_completed", run=run.run_id, parent=plan.record.parent, error=error)
+            run.detail = (
+                f"the output of {plan.record.parent} could not be completed ({error}): its rows alone"
+            )
+            family, order = None, replace(order, family=None)
+            done = yield partial(write_output, order)
+        wanted = file.ok + file.failed if family is None else family.rows
+        if done.rows != wanted:
+            raise Inconsistent(f"{file.label}: {done.rows} rows written, {wanted} counted")
         fault.point("merger.after_output_written", where)
         while not file.published(form):
-            stem = plan.output_stem(file.label)
-            mark = yield shelf.job(partial(free_mark, shelf, stem, form, done, tuple(refused)))
+            before = family.replaced(form) if family is not None else None
+            if before is not None and before.name not in refused:
+                mark = before.replaced_by(done.sha256, done.bytes, done.rows)
+            else:
+                stem = self._stem(plan, file, family)
+                mark = yield shelf.job(partial(free_mark, shelf, stem, form, done, tuple(refused)))
             file.outputs[form] = mark
             self._save(run)
             fault.point("merger.after_publishing_mark", where)
             yield from self._name(run, shelf, temporary, mark, refused)
         temporary.unlink(missing_ok=True)
         fault.point("merger.after_rename", where)
+
+    def _stem(self, plan: RunPlan, file: FileAccount, family: Family | None) -> str:
+        """Return what an output is called: that of a retry like the run's whose rows it completes."""
+        owner = plan if family is None else self._ledger.plan(plan.record.parent)
+        return owner.output_stem(file.label)
 
     def _name(
         self, run: RunAccount, shelf: Shelf, temporary: Path, mark: OutputMark, refused: list[str]
@@ -162,10 +183,14 @@ class Publisher:
         plan = self._ledger.plan(run.run_id)
         run.published_at = timestamp(self._wall_clock)
         run.waits_for = ""
-        write_manifest(run, plan, self._places_of(run), self._state(run))
+        write_manifest(run, plan, self._places_of(run), self._state(run), self._retries(run))
         fault.point("merger.after_manifest", run.run_id)
+        parent = self._complete_parent(run, plan)
         run.stage = Stage.CLOSED
-        self._save(run)
+        with self._store.transaction():
+            self._store.save_run(run)
+            if parent is not None:
+                self._store.save_run(parent)
         fault.point("merger.after_published_mark", run.run_id)
         log.info(
             "run_closed",
@@ -176,6 +201,33 @@ class Publisher:
             detail=run.detail,
         )
 
+    def _complete_parent(self, run: RunAccount, plan: RunPlan) -> RunAccount | None:
+        """Note in a retried run what its output is now; its manifest names both. Repeats itself."""
+        parent = self._ledger.find(plan.record.parent) if plan.record.parent else None
+        if parent is None:
+            return None
+        for label, file in run.files.items():
+            for form, mark in file.outputs.items():
+                if (
+                    mark.named
+                    and label in parent.files
+                    and family_of(self._ledger, self._places_of(run), run, file)
+                ):
+                    parent.files[label].outputs[form] = mark
+        places = self._places_of(parent)
+        retries = self._retries(parent, run)
+        write_manifest(parent, self._ledger.plan(parent.run_id), places, self._state(parent), retries)
+        return parent
+
+    def _retries(self, run: RunAccount, newest: RunAccount | None = None) -> list[RunAccount]:
+        """Return the retries of a run that are published or withheld, in their order."""
+        names = [one.run_id for one in self._ledger.records() if one.parent == run.run_id]
+        found = [self._ledger.find(name) for name in names]
+        closed = [one for one in found if one is not None and one.published_at]
+        if newest is not None and all(one.run_id != newest.run_id for one in closed):
+            closed.append(newest)
+        return sorted(closed, key=lambda one: one.published_at)
+
     def _announce(self, run: RunAccount) -> None:
         for event in self._events(run):
             self._outlet.announce(event)
@@ -185,7 +237,9 @@ class Publisher:
         self._tell(run)
         self._outlet.settle()
         plan = self._ledger.plan(run.run_id)
-        if run.outcome is Outcome.PUBLISHED and plan.job.output.checkpoints.cleanup_after_merge:
+        # A retry needs the parts of what it completes.
+        cleanup = plan.job.output.checkpoints.cleanup_after_merge and not run.failed
+        if run.outcome is Outcome.PUBLISHED and cleanup:
             for file in run.files.values():
                 remove_parts(run.run_id, file.label, file.parts, self._places_of(run))
         run.stage = Stage.TOLD
@@ -198,6 +252,7 @@ class Publisher:
         places = self._places_of(run)
         for one in published_files(run, places):
             file = run.files[one.label]
+            failed = one.rows - file.ok if one.rows <= file.ok + file.failed else file.rows_failed
             yield OutputPublished(
                 run_id=run.run_id,
                 label=one.label,
@@ -206,8 +261,8 @@ class Publisher:
                 path=one.path,
                 manifest=places.relative(places.manifest(run.run_id)),
                 rows=one.rows,
-                rows_ok=file.ok,
-                rows_failed=one.rows - file.ok,
+                rows_ok=one.rows - failed,
+                rows_failed=failed,
                 bytes=one.bytes,
                 sha256=one.sha256,
                 partial=run.partial,
@@ -261,7 +316,7 @@ def _look_again(shelf: Shelf, temporary: Path, mark: OutputMark) -> _Found:
 def _place(shelf: Shelf, temporary: Path, mark: OutputMark) -> bool:
     """Give an output its marked name; return whether it has it."""
     try:
-        shelf.place(temporary, mark)
+        shelf.replace(temporary, mark) if mark.replaces else shelf.place(temporary, mark)
     except NameTaken:
         return shelf.holds(mark)
     return True

@@ -58,6 +58,9 @@ class Shelf(Protocol):
     def place(self, temporary: Path, mark: OutputMark) -> None:
         """Give a complete file its marked name. Raise NameTaken if somebody has it."""
 
+    def replace(self, temporary: Path, mark: OutputMark) -> None:
+        """Put a complete file in the place of that which the mark replaces. Raise NameTaken for another."""
+
     def address(self, name: str) -> str:
         """Return the URI under which the mark says that the file is; "" for a folder of ours."""
 
@@ -100,6 +103,14 @@ def has_bytes(path: Path, mark: OutputMark) -> bool:
         return False
 
 
+def _has_digest(path: Path, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _digest(file) == sha256
+    except FileNotFoundError:
+        return False
+
+
 def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     while chunk := file.read(_HASH_CHUNK):
@@ -128,6 +139,13 @@ class FolderShelf:
 
     def place(self, temporary: Path, mark: OutputMark) -> None:
         claim(temporary, self._places.output(mark.name))
+
+    def replace(self, temporary: Path, mark: OutputMark) -> None:
+        final = self._places.output(mark.name)
+        if not _has_digest(final, mark.replaces):
+            raise NameTaken(mark.name)
+        temporary.replace(final)
+        sync_folder(final.parent)
 
     def address(self, name: str) -> str:
         del name
@@ -170,6 +188,15 @@ class StoreShelf:
         found = store.info(path)["size"]
         if found != mark.bytes:
             raise StoreAway(f"{self._uri}/{mark.name} has {found} bytes, {mark.bytes} were put")
+
+    def replace(self, temporary: Path, mark: OutputMark) -> None:
+        store, folder = self._store()
+        path = f"{folder}/{mark.name}"
+        with store.open(path, "rb") as file:
+            if _digest(file) != mark.replaces:
+                raise NameTaken(mark.name)
+        store.put_file(str(temporary), path)
+        store.invalidate_cache()
 
     def address(self, name: str) -> str:
         return f"{self._uri}/{name}"

@@ -35,23 +35,25 @@ def verdict(
     cursor: Cursor | None,
     silent_s: float,
     quiet_s: float,
+    parent: RunRecord | None = None,
 ) -> Verdict | None:
     """Return what becomes of the run; None while results are to come.
 
     `silent_s`: seconds since its last result, or since its end was seen. `quiet_s`: after so many a
-    broken-off run gets no more.
+    broken-off run gets no more. `parent`: whose failed rows these are, and whose output is judged.
     """
     if record is not None and is_broken_off(record):
         return _broken_off(run, plan, record, cursor, silent_s, quiet_s)
     asked = record is not None and record.merge_asked
-    return _complete(run, plan, asked) if is_complete(run, plan) else None
+    rows = plan.record.rows if parent is None else parent.rows
+    return _complete(run, plan, asked, rows) if is_complete(run, plan) else None
 
 
-def _complete(run: RunAccount, plan: RunPlan, asked: bool) -> Verdict | None:
-    merge, rows = plan.job.merge, plan.record.rows
+def _complete(run: RunAccount, plan: RunPlan, asked: bool, rows: int) -> Verdict | None:
+    merge = plan.job.merge
     if not merge.auto_merge and not asked:
         return None
-    if merge.condition == "any_success" and rows and not run.ok:
+    if merge.condition == "any_success" and rows and run.failed == rows:
         return Verdict(Outcome.WITHHELD, "merge.condition is any_success, and no row has an answer")
     if not merge.allows(rows, run.failed):
         return Verdict(

@@ -318,10 +318,11 @@ def test_failed_ranges_join_neighbours_of_one_reason(tmp_path: Path) -> None:
     assert ranges[0]["detail"] == "why"
 
 
-def test_parts_go_when_the_job_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "parts"), [(6, 0), (25, 4)])
+def test_parts_go_when_the_job_says_so_and_no_retry_needs_them(tmp_path: Path, rows: int, parts: int) -> None:
     job = {"output": {"checkpoints": {"interval": "7", "cleanup_after_merge": "true"}}}
-    world = published(tmp_path, run_record(job=job))
-    assert sorted(world.files()) == ["r1_march.csv"]
+    world = published(tmp_path, run_record(rows=rows, job=job))
+    assert len([name for name in world.files() if name.startswith("checkpoint_")]) == parts
 
 
 def test_two_labels_under_one_name_get_two_files(tmp_path: Path) -> None:

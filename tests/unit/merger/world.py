@@ -48,6 +48,7 @@ def run_record(
     job: dict[str, Any] | None = None,
     created_at: str = "2026-11-21T10:00:00Z",
     partition: int = 0,
+    parent: str = "",
 ) -> RunRecord:
     files = [
         RunFile(
@@ -64,6 +65,7 @@ def run_record(
     return RunRecord(
         run_id=run_id, epoch=1, state=state, job=job or {}, prompt=PROMPT, files=files,
         results_partition=partition, created_at=created_at,
+        parent=parent,
     )  # fmt: skip
 
 
@@ -181,7 +183,9 @@ class World:
         run = self.run(run_id)
         if run.stage is Stage.MERGING:
             record = self.ledger.record(run_id)
-            found = verdict(run, self.ledger.plan(run_id), record, self.cursor, silent_s, 10.0)
+            plan = self.ledger.plan(run_id)
+            parent = self.table.runs.get(plan.record.parent)
+            found = verdict(run, plan, record, self.cursor, silent_s, 10.0, parent)
             if found is None:
                 return run
             self.publisher.decide(run, found)
