@@ -223,6 +223,7 @@ def _add_looking(commands: Commands) -> None:
     status.add_argument("run_id", nargs="?", metavar="RUN")
     watch = _add_client(commands, "watch", "follow a run and exit as it ends")
     watch.add_argument("run_id", nargs="?", metavar="RUN", help="default: the newest that has not ended")
+    watch.add_argument("--plain", action="store_true", help="a line now and then, no dashboard")
 
 
 def _add_control(commands: Commands) -> None:

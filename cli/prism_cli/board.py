@@ -128,6 +128,7 @@ class Board:
     def __init__(
         self, connection: Connection, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
+        self.connection = connection
         self._now = now
         self._runs = RunsTable()
         self._progress: dict[str, Progress] = {}
@@ -163,6 +164,11 @@ class Board:
     def poll(self, timeout_s: float) -> int:
         """Take in what comes within the time; return how many records."""
         return self._reader.poll(timeout_s)
+
+    @property
+    def away(self) -> bool:
+        """Whether the broker has not been heard of for some seconds. Known only while somebody polls."""
+        return self._reader.broker_away
 
     def run(self, run_id: str) -> RunView | None:
         """Return a run, None if nobody has accepted or refused one of that id."""

@@ -1,5 +1,7 @@
-"""Following one run to its end: a bar that moves on a terminal, a line now and then elsewhere."""
+"""Following one run to its end: the dashboard on a terminal, a line now and then elsewhere."""
 
+import os
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def run(options: Namespace) -> int:
         board.catch_up()
         wanted = options.run_id
         run_id = known_run(board, connection, wanted).run_id if wanted else _newest_unended(board)
-        return finish(attend(board, run_id), connection.data_dir, options.json)
+        return finish(attend(board, run_id, plain=options.plain), connection.data_dir, options.json)
     finally:
         board.close()
 
@@ -59,21 +61,58 @@ def _newest_unended(board: Board) -> str:
     )
 
 
-def attend(board: Board, run_id: str, timeout_s: float | None = None) -> RunView:
-    """Follow a run that goes on without us; whoever breaks off is told so."""
+def attend(
+    board: Board,
+    run_id: str,
+    timeout_s: float | None = None,
+    *,
+    plain: bool = False,
+    parting: str | None = None,
+) -> RunView:
+    """Follow a run, on a terminal with the whole dashboard, and return it when it has ended.
+
+    :param plain: lines, whatever the terminal can do.
+    :param parting: what whoever breaks off is told; by default that the run goes on, which is true of a fleet
+        that is not ours.
+
+    Raises CommandFailed (1) after the time, KeyboardInterrupt when somebody leaves.
+    """
     try:
-        return follow(board, run_id, timeout_s)
+        if full_screen() and not plain:
+            return _follow_on_screen(board, run_id, timeout_s)
+        return follow(board, run_id, timeout_s, shown=LineScreen() if plain else screen())
     except KeyboardInterrupt:
-        say(f"{run_id} goes on; follow it again: prism watch {run_id}")
+        say(parting if parting is not None else f"{run_id} goes on; follow it again: prism watch {run_id}")
         raise
 
 
+def full_screen() -> bool:
+    """Return whether the dashboard can be drawn on stderr, and its keys read from stdin."""
+    keyboard = sys.__stdin__ is not None and not sys.__stdin__.closed and sys.__stdin__.isatty()
+    return os.name == "posix" and keyboard and interactive(messages())
+
+
+def _follow_on_screen(board: Board, run_id: str, timeout_s: float | None) -> RunView:
+    # Textual takes a third of a second to import: nobody without a terminal should pay for it.
+    from prism_cli.dashboard import follower
+    from prism_cli.dashboard import screen as dashboard
+
+    try:
+        return dashboard.follow(board, run_id, timeout_s)
+    except follower.TimedOut:
+        raise _late(run_id, timeout_s) from None
+
+
 def follow(
-    board: Board, run_id: str, timeout_s: float | None = None, clock: Clock = time.monotonic
+    board: Board,
+    run_id: str,
+    timeout_s: float | None = None,
+    clock: Clock = time.monotonic,
+    shown: Screen | None = None,
 ) -> RunView:
     """Show a run until it has ended; return it then. Raises CommandFailed (1) after the time."""
     started = clock()
-    with screen() as shown:
+    with shown or screen() as shown:
         while True:
             view = board.run(run_id)
             if view is not None and view.ended:
@@ -83,13 +122,17 @@ def follow(
             if view is not None and view.ended:
                 return view
             if timeout_s is not None and clock() - started > timeout_s:
-                raise CommandFailed(
-                    FAILED,
-                    f"{run_id} has not ended within {timeout_s:g} s",
-                    "it goes on",
-                    f"prism watch {run_id}",
-                )
+                raise _late(run_id, timeout_s)
             board.poll(_FRAME_S)
+
+
+def _late(run_id: str, timeout_s: float | None) -> CommandFailed:
+    return CommandFailed(
+        FAILED,
+        f"{run_id} has not ended within {timeout_s or 0:g} s",
+        "it goes on",
+        f"prism watch {run_id}",
+    )
 
 
 def finish(view: RunView, data_dir: Path, as_json: bool) -> int:

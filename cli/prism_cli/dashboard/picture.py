@@ -1,0 +1,201 @@
+"""What one look shows, worked out: no terminal, no clock, no topic."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prism.messages import Heartbeat, RunState, WorkerState
+from prism.messages.fleet import RunShare
+from prism.runs.catalogue import CatalogueRefused, ModelEntry, entry_of
+from prism.runs.job import Job, JobRefused, parse_job
+from prism_cli.board import RunView, WorkerView
+from prism_cli.dashboard.history import MERGER_SILENT_S, Event
+
+# Numbers stand still for at most so long, where the job names no `monitoring.dashboard_refresh`: with the
+# way of a count through the topics it stays below a second.
+REFRESH_S = 0.5
+_LEAST_REFRESH_S = 0.1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One look. `rates`: rows/s, the latest last; `away_s`: since when the broker is silent.
+
+    `folder`: the fleet's data folder as this machine knows it; `notice`: what came of the last key.
+    """
+
+    run_id: str
+    view: RunView | None
+    now: datetime
+    workers: tuple[WorkerView, ...] = ()
+    events: tuple[Event, ...] = ()
+    rates: tuple[float, ...] = ()
+    away_s: float | None = None
+    merger_silent_s: float = 0.0
+    folder: Path = field(default_factory=lambda: Path("prism-data"))
+    notice: str = ""
+
+    @cached_property
+    def job(self) -> Job:
+        """The run's job; an empty one if a newer version wrote it."""
+        try:
+            return parse_job(self.view.record.job if self.view else {})
+        except JobRefused:
+            return Job()
+
+    @cached_property
+    def entry(self) -> ModelEntry | None:
+        """The model's prices; None where nobody can read them."""
+        if self.view is None:
+            return None
+        try:
+            return entry_of(self.view.record.model_entry, self.job.model.name)
+        except CatalogueRefused:
+            return None
+
+    @property
+    def refresh_s(self) -> float:
+        """The most seconds between two drawings of the numbers."""
+        return refresh_of(self.view)
+
+    @property
+    def model(self) -> str:
+        """The model's name: the job's, else the workers'."""
+        if self.job.model.name:
+            return self.job.model.name
+        named = self.entry.name if self.entry else "-"
+        return named if named != "-" else ", ".join(sorted({one.model for one in self.living if one.model}))
+
+    @property
+    def living(self) -> list[Heartbeat]:
+        """What the workers say that still speak."""
+        return [one.heartbeat for one in self.workers if not one.lost]
+
+    @property
+    def paused(self) -> bool:
+        return self.view is not None and self.view.state is RunState.PAUSED
+
+    @property
+    def ended(self) -> bool:
+        return self.view is not None and self.view.ended
+
+    @property
+    def in_flight(self) -> int:
+        """Batches of this run that workers have in hand."""
+        return sum(one.startswith(f"{self.run_id}/") for beat in self.living for one in beat.in_flight)
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Seconds since the run was accepted, until now or its end."""
+        if self.view is None:
+            return None
+        began = moment(self.view.record.created_at)
+        until = moment(self.view.record.updated_at) if self.view.ended else self.now
+        return max(0.0, (until - began).total_seconds()) if began and until else None
+
+    @property
+    def tokens_per_row(self) -> float | None:
+        return self.view.tokens / self.view.rows_done if self.view and self.view.rows_done else None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens of the run per second: its rows' speed in tokens."""
+        if self.view is None or self.tokens_per_row is None:
+            return None
+        return self.view.rows_per_s * self.tokens_per_row
+
+    @property
+    def retries(self) -> int:
+        """Calls beyond one for each merged batch: repairs and halvings, at least so many."""
+        if self.view is None:
+            return 0
+        progress = self.view.progress
+        merged = sum(
+            one.merged_through + sum(last - first + 1 for first, last in one.merged_above)
+            for one in progress.files.values()
+        )
+        return max(0, progress.calls - merged)
+
+    @property
+    def cost(self) -> tuple[Decimal, str] | None:
+        """What the tokens cost, and the currency; None without a price."""
+        if self.view is None or self.entry is None or self.entry.price is None:
+            return None
+        progress = self.view.progress
+        return (
+            self.entry.price.cost(progress.prompt_tokens, progress.completion_tokens),
+            self.entry.price.currency,
+        )
+
+    @property
+    def merger_silent(self) -> bool:
+        return not self.ended and self.merger_silent_s > MERGER_SILENT_S
+
+    def share(self, worker: WorkerView) -> RunShare:
+        """Return what a worker has done of this run; of all runs, for a worker that tells no more."""
+        beat = worker.heartbeat
+        if beat.runs:
+            return beat.runs.get(self.run_id) or RunShare()
+        return RunShare(
+            rows=beat.rows_processed,
+            failed=beat.errors,
+            calls=beat.api_calls,
+            tokens=beat.tokens_total,
+            tokens_per_sec=beat.tokens_per_sec,
+        )
+
+    @property
+    def servers(self) -> list["Server"]:
+        """The model servers as their workers find them, those in trouble first."""
+        found: dict[tuple[str, str], list[Heartbeat]] = {}
+        for beat in self.living:
+            found.setdefault((beat.model_server, beat.model), []).append(beat)
+        servers = [_server(self.run_id, *place, beats) for place, beats in found.items()]
+        return sorted(servers, key=lambda one: (one.trouble is None, one.address, one.model))
+
+    @property
+    def failed_ranges(self) -> str:
+        """Where `failed_ranges.json` will be."""
+        return str(self.folder / "logs" / self.run_id / "failed_ranges.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A model server: how many workers use it, how many calls are under way, what is wrong with it."""
+
+    address: str
+    model: str
+    workers: int
+    calls: int
+    trouble: str | None
+
+
+def _server(run_id: str, address: str, model: str, beats: list[Heartbeat]) -> Server:
+    waiting = [one.reason or "no answer" for one in beats if one.state is WorkerState.WAITING]
+    waiting += [one.waiting[run_id] for one in beats if run_id in one.waiting]
+    calls = sum(len(one.in_flight) for one in beats)
+    return Server(address, model, len(beats), calls, waiting[0] if waiting else None)
+
+
+def refresh_of(view: RunView | None) -> float:
+    """Return the seconds between two drawings: `monitoring.dashboard_refresh` if the job says it."""
+    said = view.record.job.get("monitoring") if view is not None else None
+    if not isinstance(said, dict) or "dashboard_refresh" not in said:
+        return REFRESH_S
+    try:
+        return max(_LEAST_REFRESH_S, parse_job({"monitoring": said}).monitoring.dashboard_refresh)
+    except (JobRefused, ValidationError):
+        return REFRESH_S
+
+
+def moment(text: str) -> datetime | None:
+    """Return a timestamp of a message; None for what is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=found.tzinfo or UTC)
