@@ -16,10 +16,8 @@ from prism_cli.dashboard.picture import Picture
 
 _BOX = """
     align: center middle;
-    background: transparent;
-    &:ansi { background: transparent; }
     & > VerticalScroll {
-        width: 90%; max-width: 100; height: auto; max-height: 90%; padding: 0 1;
+        width: 90%; max-width: 100; height: auto; max-height: 100%; padding: 0 1;
         background: ansi_default; border: round ansi_cyan; border-title-style: bold;
         scrollbar-size: 0 0;
     }
@@ -42,6 +40,7 @@ class _Box(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,f,question_mark,enter,space", "close", "close"),
     ]
+    AUTO_FOCUS = "VerticalScroll"  # so that the arrows scroll it
     TITLE_TEXT = ""
 
     def compose(self) -> ComposeResult:

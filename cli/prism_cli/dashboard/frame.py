@@ -10,22 +10,21 @@ from prism_cli.dashboard.picture import Picture
 from prism_cli.dashboard.tallies import failures, first_labels, worker_errors
 
 _KEYS = [
-    ("q, Ctrl-C", "leave; the run goes on, and `prism watch` shows it again"),
-    ("p", "pause: nothing more is fed, what is under way is finished"),
-    ("r", "resume"),
-    ("c", "cancel the run for good (asks first)"),
-    ("f", "failures: by reason, the workers' last errors, where they are written"),
-    ("Tab", "go from panel to panel; ↑ ↓ Page Up, Page Down scroll the one in front"),
+    ("q, Ctrl-C", "leave; the run goes on: `prism watch` shows it again"),
+    ("p, r", "pause (what is under way is finished) and resume"),
+    ("c", "cancel the run for good; asks first"),
+    ("f", "failures by reason, last errors, where to find them"),
+    ("Tab", "to the next panel; ↑ ↓ Page Up, Page Down scroll it"),
     ("?", "this help; Escape closes it"),
 ]
 _WORDS = [
-    ("rows/s", "over the last ten seconds; `mean` since the first result"),
+    ("rows/s", "over the last ten seconds; mean: since the first"),
     ("tokens", "of prompts and replies together"),
-    ("retries", "calls beyond one for each batch: repairs and halved batches, at least so many"),
-    ("extra calls", "paid twice because a worker died in the middle; an upper bound"),
-    ("rows from cache", "say the same as a row before, and needed no call"),
-    ("calls", "of a worker: calls under way, and the most that its model server takes at once"),
-    ("stalled", "nothing moves; the reason stands beside it"),
+    ("retries", "calls beyond one for each batch, at least so many"),
+    ("extra calls", "paid twice for a worker that died; at most so many"),
+    ("rows from cache", "said the same as a row before: no call"),
+    ("calls of a worker", "under way / the most that its server takes"),
+    ("stalled", "nothing moves, and the reason stands there"),
 ]
 
 

@@ -155,7 +155,6 @@ class Dashboard(App[None]):
     """One run. `caught`: the signal that ended it, `crash`: a mistake of its own."""
 
     CSS = """
-    Screen { background: ansi_default; color: ansi_default; layout: vertical; }
     #head { height: auto; max-height: 9; padding: 0 1; }
     #keys { height: 1; dock: bottom; }
     #main { height: 1fr; layout: vertical; overflow: hidden; padding: 0 1; }
