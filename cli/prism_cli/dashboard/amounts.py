@@ -40,3 +40,17 @@ def rounded_share(part: int, whole: int) -> str:
     """Return a share in at most five characters."""
     share = 100 * part / whole if whole else 0.0
     return "<1 %" if 0 < share < 1 else f"{share:.0f} %"
+
+
+def short(seconds: float) -> str:
+    """Return a duration in at most five characters."""
+    whole = int(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    return f"{whole // 60} m" if whole < 6000 else f"{whole // 3600} h"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return `1 batch` or `1,234 batches`."""
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count(number)} {noun}{ending}"

@@ -7,8 +7,8 @@ from rich.text import Text
 
 from prism.messages import WorkerState
 from prism_cli.board import WorkerView
-from prism_cli.console import count, duration
-from prism_cli.dashboard.amounts import speed, whole
+from prism_cli.console import count
+from prism_cli.dashboard.amounts import plural, short, speed, whole
 from prism_cli.dashboard.cells import DIM, both_ends, fit, folded, left, line, right, widest
 from prism_cli.dashboard.history import silent_workers
 from prism_cli.dashboard.picture import Picture, Server
@@ -32,25 +32,24 @@ def workers(picture: Picture, width: int) -> list[Text]:
 
 def _columns(wide: bool) -> dict[str, int]:
     if wide:
-        return {"rows": 10, "rows/s": 8, "tokens/s": 9, "calls now": 10, "limit": 6, "errors": 8, "seen": 10}
-    return {"rows": 9, "rows/s": 7, "calls": 8, "errors": 7, "seen": 8}
+        return {"rows": 10, "rows/s": 8, "tokens/s": 9, "in flight": 10, "limit": 6, "errors": 8, "seen": 10}
+    return {"rows": 9, "rows/s": 7, "in flight": 9, "limit": 5, "errors": 6, "seen": 6}
 
 
 def _worker_line(
     picture: Picture, worker: WorkerView, name_cells: int, state_cells: int, cells: dict[str, int]
 ) -> Text:
     beat, share = worker.heartbeat, picture.share(worker)
-    unknown = picture.away_s is not None
+    unknown = picture.unsure
     lost = worker.lost and not unknown
     values = {
         "rows": count(share.rows),
         "rows/s": "–" if worker.lost else speed(beat.rows_per_sec),
         "tokens/s": "–" if worker.lost else whole(beat.tokens_per_sec),
-        "calls": f"{len(beat.in_flight)}/{beat.limit}",
-        "calls now": count(len(beat.in_flight)),
+        "in flight": count(len(beat.in_flight)),
         "limit": count(beat.limit),
         "errors": count(share.failed),
-        "seen": "?" if unknown else "now" if worker.silent_s < 2.5 else f"{duration(worker.silent_s)}",
+        "seen": "?" if unknown else "now" if worker.silent_s < 2.5 else short(worker.silent_s),
     }
     state, style = _worker_state(worker, unknown)
     tail = " ".join(right(values[name], size) for name, size in cells.items())
@@ -83,13 +82,12 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 def silent(picture: Picture) -> int:
     """Return how many workers have fallen silent; none while nobody could be heard."""
-    return 0 if picture.away_s is not None else silent_workers(picture.workers)
+    return 0 if picture.unsure else silent_workers(picture.workers)
 
 
 def workers_title(picture: Picture) -> str:
     """Return how many workers there are, and how many of them are silent."""
-    number = len(picture.workers)
-    text = f"{number} worker{'' if number == 1 else 's'}"
+    text = plural(len(picture.workers), "worker")
     return f"{text}, {silent(picture)} silent" if silent(picture) else text
 
 
@@ -105,7 +103,7 @@ def servers(picture: Picture, width: int) -> list[Text]:
 
 
 def _server_lines(server: Server, width: int) -> list[Text]:
-    use = f"{server.workers} worker{'' if server.workers == 1 else 's'}, {count(server.calls)} calls now"
+    use = f"{plural(server.workers, 'worker')}, {count(server.batches)} in flight"
     mark, style = ("●", "green") if server.trouble is None else ("✗", "red")
     name = f"{server.model} at {server.address}" if server.address else server.model
     head = line((f"{mark} ", style), fit(name or "?", max(8, width - 2)))

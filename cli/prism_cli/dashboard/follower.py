@@ -55,6 +55,7 @@ class Follower(threading.Thread):
         self._orders = Orders(board.connection, run_id)
         self._left = threading.Event()
         self._drawn_at = float("-inf")
+        self._heard_at = time.monotonic()
 
     def order(self, command: CommandName) -> None:
         """Ask for a command on the run. From any thread."""
@@ -84,7 +85,8 @@ class Follower(threading.Thread):
                 return
             if self._timeout_s is not None and time.monotonic() - started > self._timeout_s:
                 raise TimedOut
-            self._board.poll(_POLL_S)
+            if self._board.poll(_POLL_S):
+                self._heard_at = time.monotonic()
 
     def _look(self) -> bool:
         """Hand over what there is to see; return whether the run has ended."""
@@ -93,7 +95,8 @@ class Follower(threading.Thread):
         if ended:
             view = self._board.run(self._run_id) or view
         at = time.monotonic()
-        look = Look(datetime.now(UTC), at, view, tuple(self._board.workers()), self._board.away)
+        workers, quiet_s = tuple(self._board.workers()), at - self._heard_at
+        look = Look(datetime.now(UTC), at, view, workers, quiet_s, self._board.away)
         news = self._history.take(look) | self._orders.take(view)
         if news or ended or at - self._drawn_at >= refresh_of(view):
             self._drawn_at = at
@@ -125,6 +128,7 @@ class Follower(threading.Thread):
             events=history.newest_first(),
             rates=tuple(history.rates),
             away_s=history.away_s(look.at_s),
+            unsure=look.unsure,
             merger_silent_s=history.merger_silent_s,
             folder=self._board.connection.data_dir,
             notice=self._orders.notice,

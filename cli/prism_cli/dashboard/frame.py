@@ -23,7 +23,7 @@ _WORDS = [
     ("retries", "calls beyond one for each batch, at least so many"),
     ("extra calls", "paid twice for a worker that died; at most so many"),
     ("rows from cache", "said the same as a row before: no call"),
-    ("calls of a worker", "under way / the most that its server takes"),
+    ("in flight, limit", "batches in hand; the most calls at once"),
     ("stalled", "nothing moves, and the reason stands there"),
 ]
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from prism.messages import RunState, WorkerState
 from prism.messages.fleet import HEARTBEAT_EXPIRY_SECONDS
 from prism_cli.board import RunView, WorkerView
-from prism_cli.console import count
+from prism_cli.dashboard.amounts import plural
 
 _MOST_EVENTS = 200
 _MOST_RATES = 240
@@ -22,6 +22,9 @@ _RATE_S = 1.0
 MERGER_SILENT_S = 6.0
 # After an outage everything that was heard is old; give everybody the time to speak.
 _RECOVERY_S = HEARTBEAT_EXPIRY_SECONDS + 2.0
+# In a fleet that lives something comes each second; what is silent for longer may be the broker, for which
+# its client needs this long to say so.
+_QUIET_S, _CERTAIN_S = 3.0, 10.0
 # A file that lies there this long with nobody to take it up is worth a word.
 _PATIENCE_S = 10.0
 
@@ -48,13 +51,22 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the topics showed. `at_s`: a steady clock; `away`: the broker does not answer."""
+    """What one look at the topics showed.
+
+    `at_s`: a steady clock; `quiet_s`: for how long nothing at all came; `away`: the broker does not answer.
+    """
 
     at: datetime
     at_s: float
     view: RunView | None
     workers: tuple[WorkerView, ...] = ()
+    quiet_s: float = 0.0
     away: bool = False
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a silence may be the broker's: it takes some seconds until its client says so."""
+        return self.away or _QUIET_S < self.quiet_s < _CERTAIN_S
 
 
 @dataclass(slots=True)
@@ -97,6 +109,7 @@ class History:
         self._take_broker(look)
         if not look.away:
             self._take_run(look)
+        if not look.unsure:
             self._take_workers(look)
         return self._news != before
 
@@ -120,7 +133,7 @@ class History:
 
     def _take_broker(self, look: Look) -> None:
         if look.away and self.away_since is None:
-            self.away_since = look.at_s
+            self.away_since = look.at_s - look.quiet_s
             self.note(look.at, "the broker does not answer; waiting for it", BAD)
         elif not look.away and self.away_since is not None:
             self.away_since, self._back_at = None, look.at_s
@@ -163,7 +176,9 @@ class History:
     def _take_failures(self, look: Look, view: RunView) -> None:
         for reason, number in view.progress.failed_by_reason.items():
             if number > self._failed.get(reason, 0):
-                self.note(look.at, f"{_rows(number)} failed as {reason}", WARNING, key=f"failed/{reason}")
+                self.note(
+                    look.at, f"{plural(number, 'row')} failed as {reason}", WARNING, key=f"failed/{reason}"
+                )
         self._failed = dict(view.progress.failed_by_reason)
 
     def _take_progress(self, look: Look, view: RunView) -> None:
@@ -176,7 +191,7 @@ class History:
             if self._merger_told:
                 self._merger_told = False
                 self.note(look.at, "the merger is back", GOOD)
-        self.merger_silent_s = look.at_s - self._progress[1]
+        self.merger_silent_s = 0.0 if look.unsure else look.at_s - self._progress[1]
         if self.merger_silent_s > MERGER_SILENT_S and not self._merger_told:
             self._merger_told = True
             self.note(look.at, "the merger has fallen silent: the counts stand still", BAD)
@@ -234,7 +249,3 @@ def _known(worker: WorkerView, run_id: str) -> _Known:
 
 def _state_words(state: RunState) -> str:
     return state.value.replace("_", " ")
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{count(number)} rows"

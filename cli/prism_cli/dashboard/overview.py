@@ -8,7 +8,7 @@ from rich.text import Text
 
 from prism.messages import RunState
 from prism_cli.console import count, duration
-from prism_cli.dashboard.amounts import large, money, per_cent, speed, whole
+from prism_cli.dashboard.amounts import large, money, per_cent, plural, speed, whole
 from prism_cli.dashboard.cells import DIM, both_ends, fit, folded, left, line, right, sparkline, track, widest
 from prism_cli.dashboard.picture import Picture
 from prism_cli.status import explanation
@@ -53,7 +53,7 @@ def _state(picture: Picture) -> Text:
     if view.record.stalled and not view.ended:
         made.append(" · stalled", "bold red")
     if picture.paused and picture.in_flight:
-        made.append(f" · {count(picture.in_flight)} under way", "yellow")
+        made.append(f" · {plural(picture.in_flight, 'batch')} under way", "yellow")
     return made
 
 
@@ -214,10 +214,17 @@ def _pairs(picture: Picture) -> list[tuple[str, str, str]]:
     told = view.progress
     failed = told.rows_failed
     share = f" ({per_cent(failed, view.rows_done)})" if failed else ""
-    return [
+    speeds = [
         ("rows/s", speed(view.rows_per_s), "bold"),
         ("rows/s, mean", speed(told.mean_rows_per_s), ""),
         ("time left", _time_left(picture), "bold"),
+    ]
+    if view.ended:
+        took = "–" if picture.elapsed_s is None else duration(picture.elapsed_s)
+        speeds = [("rows", count(view.rows_done), "bold"), ("rows/s, mean", speed(view.rows_per_s), "")]
+        speeds.append(("took", took, "bold"))
+    return [
+        *speeds,
         ("tokens/s", whole(picture.tokens_per_s), "bold"),
         ("tokens/row", whole(picture.tokens_per_row), ""),
         ("tokens", large(view.tokens), ""),
@@ -232,7 +239,7 @@ def _pairs(picture: Picture) -> list[tuple[str, str, str]]:
 
 def _time_left(picture: Picture) -> str:
     view = picture.view
-    if view is None or view.ended:
+    if view is None:
         return "–"
     if picture.paused:
         return "paused"

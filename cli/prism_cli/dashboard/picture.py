@@ -23,7 +23,8 @@ _LEAST_REFRESH_S = 0.1
 
 @dataclass(frozen=True)
 class Picture:
-    """One look. `rates`: rows/s, the latest last; `away_s`: since when the broker is silent.
+    """One look. `rates`: rows/s, the latest last; `away_s`: since when the broker is silent, if it is;
+    `unsure`: nobody was heard, and it may be the broker's fault.
 
     `folder`: the fleet's data folder as this machine knows it; `notice`: what came of the last key.
     """
@@ -35,6 +36,7 @@ class Picture:
     events: tuple[Event, ...] = ()
     rates: tuple[float, ...] = ()
     away_s: float | None = None
+    unsure: bool = False
     merger_silent_s: float = 0.0
     folder: Path = field(default_factory=lambda: Path("prism-data"))
     notice: str = ""
@@ -68,7 +70,8 @@ class Picture:
         if self.job.model.name:
             return self.job.model.name
         named = self.entry.name if self.entry else "-"
-        return named if named != "-" else ", ".join(sorted({one.model for one in self.living if one.model}))
+        asked = {one.heartbeat.model for one in self.workers} - {""}
+        return named if named != "-" else ", ".join(sorted(asked))
 
     @property
     def living(self) -> list[Heartbeat]:
@@ -165,20 +168,20 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A model server: how many workers use it, how many calls are under way, what is wrong with it."""
+    """A model server: how many workers use it, for how many batches, and what is wrong with it."""
 
     address: str
     model: str
     workers: int
-    calls: int
+    batches: int
     trouble: str | None
 
 
 def _server(run_id: str, address: str, model: str, beats: list[Heartbeat]) -> Server:
     waiting = [one.reason or "no answer" for one in beats if one.state is WorkerState.WAITING]
     waiting += [one.waiting[run_id] for one in beats if run_id in one.waiting]
-    calls = sum(len(one.in_flight) for one in beats)
-    return Server(address, model, len(beats), calls, waiting[0] if waiting else None)
+    batches = sum(len(one.in_flight) for one in beats)
+    return Server(address, model, len(beats), batches, waiting[0] if waiting else None)
 
 
 def refresh_of(view: RunView | None) -> float:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from prism_cli.console import count
-from prism_cli.dashboard.amounts import rounded_share
+from prism_cli.dashboard.amounts import plural, rounded_share
 from prism_cli.dashboard.cells import DIM, block, both_ends, fit, fit_id, folded, left, line, right, widest
 from prism_cli.dashboard.picture import Picture
 
@@ -28,7 +28,7 @@ def labels(picture: Picture, width: int) -> list[Text]:
 
 
 def _column_head(column: str, counts: dict[str, int], width: int) -> Text:
-    kinds = f"{count(len(counts))} label{'' if len(counts) == 1 else 's'}"
+    kinds = plural(len(counts), "label")
     return both_ends(line((fit(column, width - cell_len(kinds) - 1), "bold")), line((kinds, DIM)), width)
 
 
