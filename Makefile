@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := shared services/ingestor services/model-worker services/merger embedded cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test up lint format bench chaos schemas lock clean
+.PHONY: help install demo test up lint format bench chaos schemas screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: install ## Rewrite the code in the project's format
 
 schemas: install ## Write docs/schemas, docs/settings.md and docs/jobs.md from the code
 	@$(BIN)/python -m tools.reference
+
+screens: install ## Take the pictures in docs/screens of the running dashboard (needs tmux)
+	@$(BIN)/python -m tools.screens
 
 lock: install ## Pin every dependency again, with hashes
 	@$(BIN)/python tools/lock.py --upgrade

@@ -7,8 +7,10 @@ from prism_cli.console import count
 from prism_cli.dashboard.cells import DIM, both_ends, folded, line
 from prism_cli.dashboard.overview import figures, header, progress
 from prism_cli.dashboard.picture import Picture
-from prism_cli.dashboard.tallies import failures, first_labels, worker_errors
+from prism_cli.dashboard.tallies import failures, label_bars, label_lines, worker_errors
 
+# The outputs' paths, the closing line and the next prompt.
+_BELOW_LINES = 6
 _KEYS = [
     ("q, Ctrl-C", "leave; the run goes on: `prism watch` shows it again"),
     ("p, r", "pause (what is under way is finished) and resume"),
@@ -87,12 +89,19 @@ def cancel_lines(run_id: str, width: int) -> list[Text]:
     return [*lines, line(""), answer]
 
 
-def farewell(picture: Picture, width: int) -> list[Text]:
-    """Return the last look of a run: head, bars, numbers, failures, labels."""
+def farewell(picture: Picture, width: int, height: int) -> list[Text]:
+    """Return the last look of a run: head, bars, numbers, failures, labels.
+
+    Where all of it would push the head out of sight, the labels of a column are one line.
+    """
     lines = [*header(picture, width), *progress(picture, width), *figures(picture, width)]
     view = picture.view
     if view is not None and view.progress.failed_by_reason:
         lines += [titled("failed rows", width), *failures(picture, width)]
-    if view is not None and view.progress.labels:
-        lines += [titled("labels", width), *first_labels(picture, width)]
-    return lines
+    if view is None or not view.progress.labels:
+        return lines
+    lines.append(titled("labels", width))
+    drawn = label_bars(picture, width)
+    # What is printed below takes some lines, too.
+    fits = len(lines) + len(drawn) <= height - _BELOW_LINES
+    return lines + (drawn if fits else label_lines(picture, width))

@@ -76,7 +76,8 @@ def _outcome(app: "Dashboard", follower: Follower) -> RunView:
 def show_last(picture: Picture) -> None:
     """Print the last look of a run to stderr."""
     console = messages()
-    console.print(Text("\n").join(frame.farewell(picture, min(console.width, 120))), soft_wrap=True)
+    lines = frame.farewell(picture, min(console.width, 120), console.height)
+    console.print(Text("\n").join(lines), soft_wrap=True)
 
 
 @contextmanager
@@ -156,7 +157,7 @@ class Dashboard(App[None]):
 
     CSS = """
     #head { height: auto; max-height: 9; padding: 0 1; }
-    #keys { height: 1; dock: bottom; }
+    #keys { height: 1; dock: bottom; padding: 0 1; }
     #main { height: 1fr; layout: vertical; overflow: hidden; padding: 0 1; }
     #left { height: auto; }
     #right { height: 1fr; min-height: 3; layout: horizontal; }

@@ -1,6 +1,5 @@
 """What comes in and what goes wrong: labels and failed rows with a bar each, errors, and what happened."""
 
-from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 
 from rich.cells import cell_len
@@ -8,7 +7,19 @@ from rich.text import Text
 
 from prism_cli.console import count
 from prism_cli.dashboard.amounts import plural, rounded_share
-from prism_cli.dashboard.cells import DIM, block, both_ends, fit, fit_id, folded, left, line, right, widest
+from prism_cli.dashboard.cells import (
+    DIM,
+    block,
+    both_ends,
+    clean,
+    fit,
+    fit_id,
+    folded,
+    left,
+    line,
+    right,
+    widest,
+)
 from prism_cli.dashboard.picture import Picture
 
 _LABELS_SHOWN = 100
@@ -100,12 +111,36 @@ def _local(at: datetime, zone: tzinfo | None) -> datetime:
     return at.astimezone(zone)
 
 
-def first_labels(picture: Picture, width: int, most: int = 8) -> Iterable[Text]:
-    """Return the labels that were given most, of each column."""
+def label_bars(picture: Picture, width: int, most: int = 8) -> list[Text]:
+    """Return the labels that were given most, of each column, a bar each."""
     assert picture.view is not None
+    lines = []
     for at, (column, counts) in enumerate(picture.view.progress.labels.items()):
-        yield _column_head(column, counts, width)
-        shown: Sequence[Text] = _label_lines(counts, width, _HUES[at % len(_HUES)])
-        yield from shown[:most]
-        if len(shown) > most:
-            yield line((f"and {count(len(counts) - most)} more", DIM))
+        shown = _label_lines(counts, width, _HUES[at % len(_HUES)])
+        lines += [_column_head(column, counts, width), *shown[:most]]
+        if len(counts) > most:
+            lines.append(line((f"and {plural(len(counts) - most, 'more label')}", DIM)))
+    return lines
+
+
+def label_lines(picture: Picture, width: int) -> list[Text]:
+    """Return a line for each column, with as many of its labels as fit."""
+    assert picture.view is not None
+    told = picture.view.progress.labels
+    name_cells = widest(told, 4, width // 4)
+    return [
+        line((left(column, name_cells), "bold"), "  ", _shares(counts, width - name_cells - 2))
+        for column, counts in told.items()
+    ]
+
+
+def _shares(counts: dict[str, int], width: int) -> str:
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    total = sum(counts.values())
+    text = ""
+    for name, number in ordered:
+        longer = f"{text} · " * bool(text) + f"{clean(name) or '(empty)'} {rounded_share(number, total)}"
+        if cell_len(longer) > width - 2:
+            return f"{text} …" if text else fit(longer, width)
+        text = longer
+    return text

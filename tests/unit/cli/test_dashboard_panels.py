@@ -20,6 +20,16 @@ from tests.unit.cli import pictures
 from tests.unit.cli.views import NOW, worker_view
 
 Panel = Callable[[Picture, int], list[Text]]
+
+
+def large_farewell(picture: Picture, width: int) -> list[Text]:
+    return frame.farewell(picture, width, 1000)
+
+
+def small_farewell(picture: Picture, width: int) -> list[Text]:
+    return frame.farewell(picture, width, 1)
+
+
 # Each panel, and the narrowest place that it has on a terminal of 80 columns.
 PANELS: dict[Panel, int] = {
     overview.header: 70,
@@ -35,7 +45,8 @@ PANELS: dict[Panel, int] = {
     tallies.events: 34,
     frame.keys: 70,
     frame.failure_lines: 60,
-    frame.farewell: 70,
+    large_farewell: 70,
+    small_farewell: 70,
 }
 # Control characters, markup, wide, right-to-left and combining characters, selectors, joined emoji.
 HOSTILE = [
@@ -250,7 +261,11 @@ def test_the_failures_say_where_they_will_be() -> None:
 
 def test_the_last_look_has_the_labels_and_the_failures() -> None:
     done = pictures.picture(RunState.COMPLETED_WITH_FAILURES)
-    text = shown(frame.farewell(done, 80))
-    for said in ("✓ completed with failures", "took", "not_json", "Negative", "1 min 20 s"):
-        assert said in text
-    assert "time left" not in text
+    for height in (20, 50):
+        text = shown(frame.farewell(done, 80, height))
+        for said in ("✓ completed with failures", "took", "not_json", "Negative", "1 min 20 s", "70 %"):
+            assert said in text
+        assert "time left" not in text
+        assert text.count("▇") > 100 or height == 20
+        assert len(text.splitlines()) <= height - 4
+    assert "Sentiment  Negative 70 % · Positive 30 %" in shown(frame.farewell(done, 80, 20))
