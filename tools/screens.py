@@ -254,7 +254,7 @@ def await_workers(folder: Path, number: int) -> None:
 
     def running() -> bool:
         told: dict[str, Any] = json.loads(prism(folder, "status", "--json"))
-        return number <= sum(one["state"] == "running" for one in told["workers"])
+        return bool(number <= sum(one["state"] == "running" for one in told["workers"]))
 
     await_true(f"{number} workers", running)
 
