@@ -55,10 +55,10 @@ def picture(state: RunState = RunState.RUNNING, **fields: Any) -> Picture:
 
 
 def crew(silent: int = 0, working: int = 2) -> tuple[WorkerView, ...]:
-    """Return workers, the first ones silent."""
+    """Return workers, the last ones silent."""
     return tuple(
         worker_view(
-            silent_s=42.0 if at < silent else 0.5,
+            silent_s=42.0 if at >= working else 0.5,
             worker_id=f"worker-{at + 1}",
             rows_per_sec=20.3,
             in_flight=[f"{RUN}/march/{at}"],

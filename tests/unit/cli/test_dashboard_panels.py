@@ -204,8 +204,8 @@ def test_a_silent_worker_comes_first_and_is_red_and_no_other() -> None:
         "errors",
         "seen",
     ]
-    assert [one.plain.split()[0] for one in rows[:3]] == ["worker-1", "worker-2", "worker-3"]
-    assert rows[-1].plain.startswith("worker-12")
+    assert [one.plain.split()[0] for one in rows[:3]] == ["worker-12", "worker-1", "worker-2"]
+    assert rows[-1].plain.startswith("worker-11")
     assert ["silent" in one.plain for one in rows] == [True] + [False] * 11
     assert any("red" in str(span.style) for span in rows[0].spans)
     assert rows[0].plain.endswith("42 s")
