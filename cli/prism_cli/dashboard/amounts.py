@@ -39,6 +39,8 @@ def money(amount: Decimal) -> str:
 def rounded_share(part: int, whole: int) -> str:
     """Return a share in at most five characters."""
     share = 100 * part / whole if whole else 0.0
+    if 99 < share < 100:  # nearly all is not all
+        return ">99 %"
     return "<1 %" if 0 < share < 1 else f"{share:.0f} %"
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from prism.messages import RunState
 from prism_cli.dashboard import crew, frame, overview, tallies
+from prism_cli.dashboard.amounts import rounded_share
 from prism_cli.dashboard.cells import block, fit, fit_id, folded, left, right, sparkline, track
 from prism_cli.dashboard.history import Event
 from prism_cli.dashboard.picture import Picture
@@ -238,6 +239,13 @@ def test_labels_stand_by_number_with_their_share() -> None:
     assert lines[1].startswith("Product")
     assert lines[1].endswith("1,210  60 %")
     assert lines[1].count("▇") > lines[2].count("▇") > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "said"), [(0, "0 %"), (1, "<1 %"), (500, "50 %"), (999, ">99 %"), (1000, "100 %")]
+)
+def test_a_share_is_none_or_all_only_if_it_is(part: int, said: str) -> None:
+    assert rounded_share(part, 1000) == said
 
 
 def test_very_many_labels_are_counted_not_drawn() -> None:
