@@ -1,8 +1,8 @@
 """Write docs/screens/*.svg: the dashboard as it really looks, captured from tmux while a run goes on.
 
-`make screens` runs it (it needs tmux). It starts an embedded fleet in a temporary folder with a worker more,
-submits a CSV, and watches it on two terminals at once, 80×24 and 200×50: while it runs, paused, with a worker
-that was killed (the one that it started itself), and when it is done.
+`make screens` runs it (it needs tmux). It starts an embedded fleet in a temporary folder and a worker more,
+runs a job of three files, and watches it on two terminals at once, 80×24 and 200×50: while it runs, paused,
+with a worker that was killed (the one that it started itself), and when it is done.
 """
 
 import csv
@@ -31,8 +31,8 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "screens"
 SIZES = ((80, 24), (200, 50))
-RUN = "feedback_v1_prismembed_20261121_101112"
-_ROWS = 4000
+RUN = "feedback_v1_m1_20261121_101112"
+_ROWS = {"jan": 1000, "feb": 1400, "mar": 1600}
 _WAIT_S = 120.0
 # Rows that the model server refuses, answers outside the list, or not in JSON: so that there are failures.
 _FAULTS = "text:(77)=http_400,text:(412)=wrong_label,text:(713)=truncated_json,text:(1190)=truncated_json"
@@ -71,7 +71,7 @@ def main() -> None:
         sys.exit("tmux is not installed: apt-get install tmux")
     TARGET.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prism-screens-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
         fleet = stack.enter_context(running_fleet(folder))
         worker = stack.enter_context(running_worker(folder, fleet))
         screens = [stack.enter_context(terminal(folder, width, height)) for width, height in SIZES]
@@ -84,7 +84,7 @@ def take_all(
     """Drive a run through its states and take a picture of each."""
     control(fleet, latency_ms=1300, faults=_FAULTS)
     await_workers(folder, 3)
-    submit(folder, write_rows(folder))
+    prism(folder, "run", str(write_job(folder)), "--run-id", RUN, "--detach")
     for screen in screens:
         screen.type(f"clear; prism watch {RUN}", "Enter")
     take("running", screens, lambda text: share_in(text) >= 30)
@@ -203,7 +203,7 @@ def running_fleet(folder: Path) -> Iterator[dict[str, Any]]:
     # The embedded model costs nothing; here it has a price, so that the place of the cost is seen.
     price = {"prompt": "0.15", "completion": "0.60", "currency": "USD"}
     (jobs / "models.json").write_text(
-        json.dumps({"available_models": [{"name": "prism-embedded", "price": price}]})
+        json.dumps({"available_models": [{"id": 1, "name": "prism-embedded", "price": price}]})
     )
     words = ["--json", "--model-server", "embedded", "--workers", "2", "--concurrency", "4"]
     log = (folder / "up.log").open("w")
@@ -259,23 +259,26 @@ def await_workers(folder: Path, number: int) -> None:
     await_true(f"{number} workers", running)
 
 
-def submit(folder: Path, path: Path) -> None:
-    """Send a CSV."""
-    prism(folder, "submit", str(path), "--job", "feedback", "--run-id", RUN)
+def write_job(folder: Path) -> Path:
+    """Write a job of several files: the example's rows again and again, each a little different.
 
-
-def write_rows(folder: Path) -> Path:
-    """Write the example's rows again and again, each a little different: what says the same is asked once."""
+    What says the same would be asked once only.
+    """
     with (ROOT / "examples" / "feedback" / "feedback.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    path = folder / "feedback.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        for number in range(_ROWS):
-            row = rows[number % len(rows)]
-            writer.writerow({**row, "RowID": number + 1, "Message": f"{row['Message']} ({number})"})
-    return path
+    number = 0
+    for label, many in _ROWS.items():
+        with (folder / f"{label}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            for at in range(many):
+                number += 1
+                row = rows[number % len(rows)]
+                writer.writerow({**row, "RowID": at + 1, "Message": f"{row['Message']} ({number})"})
+    job = folder / "jobs" / "feedback.yaml"
+    queue = "".join(f"  - path: {folder / label}.csv\n    label: {label}\n" for label in _ROWS)
+    job.write_text(f"{job.read_text()}\ninput_queue:\n{queue}")
+    return job
 
 
 def control(fleet: Mapping[str, Any], **settings: object) -> None:

@@ -9,8 +9,6 @@ from prism_cli.dashboard.overview import figures, header, progress
 from prism_cli.dashboard.picture import Picture
 from prism_cli.dashboard.tallies import failures, label_bars, label_lines, worker_errors
 
-# The outputs' paths, the closing line and the next prompt.
-_BELOW_LINES = 6
 _KEYS = [
     ("q, Ctrl-C", "leave; the run goes on: `prism watch` shows it again"),
     ("p, r", "pause (what is under way is finished) and resume"),
@@ -102,6 +100,6 @@ def farewell(picture: Picture, width: int, height: int) -> list[Text]:
         return lines
     lines.append(titled("labels", width))
     drawn = label_bars(picture, width)
-    # What is printed below takes some lines, too.
-    fits = len(lines) + len(drawn) <= height - _BELOW_LINES
+    # Below come the outputs' paths, which may be folded, the closing line, and the next prompt.
+    fits = len(lines) + len(drawn) + 2 * len(view.progress.outputs) + 4 <= height
     return lines + (drawn if fits else label_lines(picture, width))

@@ -25,6 +25,7 @@ _MARKS = {
     RunState.FAILED: ("✗", "red"),
 }
 _FIGURE_CELLS = 26
+_GAP_CELLS = 3
 _FILES_NAMED = 3
 
 
@@ -188,23 +189,23 @@ def _file_lines(picture: Picture, width: int, complete: bool) -> list[Text]:
 
 def figures(picture: Picture, width: int) -> list[Text]:
     """Return speed, time, tokens, calls, cost and failures in as many columns as fit."""
-    columns = max(1, width // _FIGURE_CELLS)
     pairs = _pairs(picture)
-    depth = -(-len(pairs) // columns)
-    cells = width // columns
+    depth = -(-len(pairs) // max(1, width // _FIGURE_CELLS))
+    columns = -(-len(pairs) // depth)
+    cells = (width + _GAP_CELLS) // columns - _GAP_CELLS
+    # The last column ends where the lines above and below end.
+    room = [cells] * (columns - 1) + [width - (columns - 1) * (cells + _GAP_CELLS)]
     lines = []
     for row in range(depth):
-        shown = [pairs[at] for at in range(row, len(pairs), depth)]
-        lines.append(line(*(_figure(*one, cells, last=at == columns - 1) for at, one in enumerate(shown))))
+        shown = [_figure(*pairs[at], room[at // depth]) for at in range(row, len(pairs), depth)]
+        lines.append(line(Text(" " * _GAP_CELLS).join(shown)))
     return lines
 
 
-def _figure(name: str, value: str, style: str, cells: int, last: bool) -> Text:
-    gap = 0 if last else 3
-    room = max(0, cells - gap)
-    name = fit(name, max(0, room - cell_len(value) - 1))
-    blank = " " * max(0, room - cell_len(name) - cell_len(value))
-    return line((name, DIM), blank, (fit(value, room), style), " " * gap)
+def _figure(name: str, value: str, style: str, cells: int) -> Text:
+    name = fit(name, max(0, cells - cell_len(value) - 1))
+    blank = " " * max(0, cells - cell_len(name) - cell_len(value))
+    return line((name, DIM), blank, (fit(value, cells), style))
 
 
 def _pairs(picture: Picture) -> list[tuple[str, str, str]]:

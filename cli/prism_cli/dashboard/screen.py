@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -50,6 +51,9 @@ def follow(board: Board, run_id: str, timeout_s: float | None = None) -> RunView
 
     Raises TimedOut after the time, KeyboardInterrupt when somebody leaves.
     """
+    view = board.run(run_id)
+    if view is not None and view.ended:
+        return _ended_before(board, view)
     app = Dashboard(run_id)
     follower = Follower(board, run_id, app.take, app.finish, timeout_s)
     app.follower = follower
@@ -60,6 +64,14 @@ def follow(board: Board, run_id: str, timeout_s: float | None = None) -> RunView
     if app.caught is not None:
         os.kill(os.getpid(), app.caught)
     return _outcome(app, follower)
+
+
+def _ended_before(board: Board, view: RunView) -> RunView:
+    board.refresh()
+    view = board.run(view.run_id) or view
+    workers = tuple(board.workers())
+    show_last(Picture(view.run_id, view, datetime.now(UTC), workers, folder=board.connection.data_dir))
+    return view
 
 
 def _outcome(app: "Dashboard", follower: Follower) -> RunView:
