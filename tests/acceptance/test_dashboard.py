@@ -113,11 +113,14 @@ def test_a_run_is_watched_paused_resumed_and_left_in_the_scrollback(fleet: Fleet
     assert "dash1 completed: 3,000 of 3,000, 0 failed" in last
 
 
-def test_plain_is_lines(fleet: Fleet, tmp_path: Path) -> None:
+def test_plain_is_lines_and_an_ended_run_needs_no_dashboard(fleet: Fleet, tmp_path: Path) -> None:
     path = tmp_path / "few.csv"
     path.write_text("Message\nI love it\n")
     fleet.run("submit", path, "--job", "feedback", "--run-id", "dash2", "--wait")
-    watcher = Watcher(fleet, "dash2", "--plain")
-    assert watcher.end() == 0
-    assert "\x1b" not in watcher.seen
-    assert "dash2 completed" in watcher.seen
+    plain, ended = Watcher(fleet, "dash2", "--plain"), Watcher(fleet, "dash2")
+    assert plain.end() == ended.end() == 0
+    assert "\x1b" not in plain.seen
+    assert "dash2 completed" in plain.seen
+    ended.await_text("dash2 completed")
+    assert "✓ completed" in ended.seen
+    assert _ALTERNATE not in ended.seen
