@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -35,9 +35,9 @@ Draw = Callable[[Picture, int], list[Text]]
 # From here on there is room for two columns.
 _WIDE = 132
 _TALL = 36
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEPT_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
+    *_ENDING_SIGNALS,
     signal.SIGTSTP,
     signal.SIGCONT,
     signal.SIGWINCH,
@@ -99,7 +99,8 @@ def _signals_kept() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class Drawing:
@@ -255,9 +256,9 @@ class Dashboard(App[None]):
 
     def on_mount(self) -> None:
         """Begin to follow."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Not in the main thread, as in tests: then somebody else looks after signals.
-            with suppress(RuntimeError, ValueError, NotImplementedError):
+        for number in _ENDING_SIGNALS:
+            # What is ignored, as under nohup, stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         if self.follower is not None:
             self.follower.start()
