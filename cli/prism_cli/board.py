@@ -126,10 +126,16 @@ class Board:
     """The runs, their progress and the workers, as three topics tell them."""
 
     def __init__(
-        self, connection: Connection, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        connection: Connection,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connection = connection
         self._now = now
+        self._clock = clock
+        # When each worker was heard while we listened: that does not depend on what its clock says.
+        self._heard: dict[str, float] = {}
         self._runs = RunsTable()
         self._progress: dict[str, Progress] = {}
         self._workers: dict[str, Heartbeat] = {}
@@ -182,13 +188,17 @@ class Board:
 
     def workers(self) -> list[WorkerView]:
         """Return the workers that have not stopped in order, by name."""
-        now = self._now()
-        views = [WorkerView(one, _age(one.updated_at, now)) for _, one in sorted(self._workers.items())]
+        views = [WorkerView(one, self._silent_s(key, one)) for key, one in sorted(self._workers.items())]
         return [
             view
             for view in views
             if view.heartbeat.state is not WorkerState.STOPPED and view.silent_s < _FORGOTTEN_S
         ]
+
+    def _silent_s(self, key: str, beat: Heartbeat) -> float:
+        if key in self._heard:
+            return self._clock() - self._heard[key]
+        return _age(beat.updated_at, self._now())
 
     def close(self) -> None:
         """Leave the broker."""
@@ -216,11 +226,14 @@ class Board:
     def _take_worker(self, record: Record) -> None:
         if record.value is None:
             self._workers.pop(record.key, None)
+            self._heard.pop(record.key, None)
             return
         try:
             self._workers[record.key] = Heartbeat.parse(record.value)
         except BadMessage:
             return
+        if self._reader.caught_up:
+            self._heard[record.key] = self._clock()
 
 
 def _age(moment: str, now: datetime) -> float:
