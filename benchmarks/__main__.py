@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import Figure
+from benchmarks.figure import Figure
 from benchmarks.register import CASES
 
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"

@@ -10,6 +10,7 @@ from itertools import zip_longest
 import psutil
 
 from benchmarks.bare import bare_loop
+from benchmarks.figure import Figure
 from benchmarks.requester import Kind, Requester, Timing, photo_bytes
 from benchmarks.rig import (
     ASK_ALL,
@@ -28,18 +29,6 @@ BATCH = 10
 # Requests per second; and the most ms of PRISM's own that is wanted of them, at p50 and at p99.
 _REQUESTS = {Kind.PHOTO: 5.0, Kind.TEXT: 20.0}
 _MOST_MS = {Kind.PHOTO: (80.0, 200.0), Kind.TEXT: (15.0, 60.0)}
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured figure; `met` is None where nothing was asked for."""
-
-    case: str
-    name: str
-    value: float
-    unit: str
-    wanted: str = ""
-    met: bool | None = None
 
 
 def at_once(rows: int = 30_000) -> list[Figure]:

@@ -25,7 +25,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import Figure
+from benchmarks.figure import Figure
 from benchmarks.rig import MODEL
 from prism.modelserver.errors import ModelServerError, ServerAway
 from prism.modelserver.ollama import Ollama

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from benchmarks.cases import (
-    Figure,
     at_once,
     duplicates,
     memory,
@@ -14,6 +13,8 @@ from benchmarks.cases import (
     small_in_large,
 )
 from benchmarks.controller import controller
+from benchmarks.figure import Figure
+from benchmarks.reports import reports
 
 CASES: dict[str, Callable[[], list[Figure]]] = {
     "at_once": at_once,
@@ -25,4 +26,5 @@ CASES: dict[str, Callable[[], list[Figure]]] = {
     "requests": request_share,
     "recovery": recovery,
     "memory": memory,
+    "reports": reports,
 }

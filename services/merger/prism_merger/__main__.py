@@ -31,6 +31,7 @@ from prism_merger.places import Places
 from prism_merger.progress import ProgressMaker
 from prism_merger.publication import Publisher
 from prism_merger.reading import ResultsReader
+from prism_merger.reporting import Reporter
 from prism_merger.run_log import RunLogs
 from prism_merger.scribe import Scribe
 from prism_merger.settings import MergerSettings
@@ -139,10 +140,14 @@ class Startup:
             settings, store, ledger, tables, merger, publisher, teller, reader, watch, metrics,
             status_files, time.monotonic, time.time,
         )  # fmt: skip
+        reporter = Reporter(
+            store, ledger, places, publisher, teller.tell, time.monotonic, enabled=settings.reports
+        )
+        self._stack.callback(reporter.close)
         self._wait("disk", lambda: upkeep.start(places), "not written yet")
         return Parts(
-            settings, store, ledger, tables, watch, reader, outlet, merger, desk, finisher, upkeep, teller,
-            metrics, readiness,
+            settings, store, ledger, tables, watch, reader, outlet, merger, desk, finisher, reporter, upkeep,
+            teller, metrics, readiness,
         )  # fmt: skip
 
     def _ensure_topics(self) -> bool:

@@ -18,9 +18,18 @@ class Stage(StrEnum):
     MERGING = "merging"
     PUBLISHING = "publishing"  # what is merged is all there will be; files get their names
     CLOSED = "closed"  # files and manifest stand; it remains to be told
-    TOLD = "told"  # announced; its rows are being dropped from the store
+    TOLD = "told"  # announced; its reports are written, then its rows are dropped from the store
     DONE = "done"
     LEFT_ALONE = "left_alone"  # it had ended before this store began
+
+
+class ReportsState(StrEnum):
+    """What became of a run's summary, analytics and report."""
+
+    DUE = "due"
+    WRITTEN = "written"
+    GIVEN_UP = "given_up"  # what writes them has died or failed too often
+    OFF = "off"
 
 
 class Outcome(StrEnum):
@@ -115,6 +124,10 @@ class RunAccount:
     announced: bool = False
     # Why the files do not stand yet although they could: a full disk, a store that is away.
     waits_for: str = ""
+    reports: ReportsState = ReportsState.DUE
+    # How often writing them was begun, and how often it was seen to fail.
+    report_starts: int = 0
+    report_failures: int = 0
 
     @property
     def ok(self) -> int:
@@ -180,6 +193,7 @@ def run_from_json(text: str, files: dict[str, FileAccount]) -> RunAccount:
     fields["stage"] = Stage(fields["stage"])
     fields["outcome"] = Outcome(fields["outcome"]) if fields["outcome"] else None
     fields["failed_by_reason"] = Counter(fields["failed_by_reason"])
+    fields["reports"] = ReportsState(fields.get("reports", ReportsState.DUE))
     return RunAccount(files=files, **fields)
 
 

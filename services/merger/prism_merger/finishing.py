@@ -8,7 +8,7 @@ from prism.kafka.errors import BrokerAway, BrokerFatal
 from prism.runs.table import RunsTable
 from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
-from prism_merger.accounts import RunAccount, Stage
+from prism_merger.accounts import ReportsState, RunAccount, Stage
 from prism_merger.desk import Desk
 from prism_merger.ledger import Ledger
 from prism_merger.plans import is_broken_off
@@ -128,8 +128,8 @@ class Finisher:
             self._readiness.set("files", True)
 
     def _drop_some(self) -> None:
-        """Drop some rows of a run of which everybody has been told."""
-        run = next((one for one in self._ledger.runs.values() if one.stage is Stage.TOLD), None)
+        """Drop some rows of a run of which everybody has been told, once nothing reads them any more."""
+        run = next((one for one in self._ledger.runs.values() if _is_over(one)), None)
         if run is None:
             return
         self.eager = True
@@ -144,3 +144,7 @@ class Finisher:
             self._last_result.pop(run.run_id, None)
             if not run.manifest_stale:
                 self._ledger.release(run)
+
+
+def _is_over(run: RunAccount) -> bool:
+    return run.stage is Stage.TOLD and run.reports is not ReportsState.DUE

@@ -23,6 +23,7 @@ from prism_merger.merging import Merger
 from prism_merger.metrics import Metrics
 from prism_merger.outlet import KafkaOutlet
 from prism_merger.reading import ResultsReader, own_partitions, start_offsets
+from prism_merger.reporting import Reporter
 from prism_merger.settings import MergerSettings
 from prism_merger.store import Store, TopicIdentity
 from prism_merger.tables import Tables
@@ -53,6 +54,7 @@ class Parts:
     merger: Merger
     desk: Desk
     finisher: Finisher
+    reporter: Reporter
     upkeep: Upkeep
     teller: Teller
     metrics: Metrics
@@ -85,6 +87,7 @@ class MergingLoop:
 
     def finish(self) -> None:
         """Send the last progress, if the broker still answers."""
+        self._parts.reporter.close()
         try:
             self._parts.upkeep.finish()
             self._parts.outlet.settle()
@@ -108,6 +111,7 @@ class MergingLoop:
         for run in changed:
             self._teller.tell(run)
         parts.finisher.turn(changed)
+        parts.reporter.turn()
         parts.upkeep.turn()
 
     def _committed(self, something: bool) -> None:

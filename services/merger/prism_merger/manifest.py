@@ -12,7 +12,8 @@ from typing import Any
 from prism.messages import RunFile, RunState
 from prism.runs.catalogue import CatalogueRefused, entry_of
 from prism.runs.ranges import RowNumbers
-from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount
+from prism_merger.accounts import FileAccount, Outcome, OutputMark, ReportsState, RunAccount
+from prism_merger.failed_rows import failed_rows_name
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
 from prism_merger.rendering import FailedRow
@@ -86,7 +87,18 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
             "merged_at": run.merged_at,
             "published_at": run.published_at,
         },
+        "reports": {
+            "state": run.reports.value,
+            "files": reports_of(run, places),
+            "failures": run.report_failures,
+        },
     }
+
+
+def reports_of(run: RunAccount, places: Places) -> list[str]:
+    """Return the run's summary, analytics and report as messages name them, once they stand."""
+    written = run.reports is ReportsState.WRITTEN
+    return [places.relative(path) for path in places.reports(run.run_id)] if written else []
 
 
 def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:
@@ -133,6 +145,7 @@ def _file(
         "sha256": first.get("sha256"),
         "outputs": outputs,
         "parts": file.parts,
+        "failed_rows": failed_rows_name(run, file, plan, places),
     }
 
 
@@ -249,6 +262,7 @@ def restore(run: RunAccount, plan: RunPlan, places: Places) -> RunAccount | None
         for one in found["files"]:
             _restore_file(filled.files[one["label"]], one, plan, places)
         _restore_run(filled, found)
+        _restore_reports(filled, found.get("reports", {}), places)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return filled
@@ -295,3 +309,8 @@ def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:
     timings = found["timings"]
     run.first_result_at, run.merged_at = timings["first_result_at"], timings["merged_at"]
     run.published_at = timings["published_at"]
+
+
+def _restore_reports(run: RunAccount, found: dict[str, Any], places: Places) -> None:
+    if all(path.exists() for path in places.reports(run.run_id)) or found.get("state") == ReportsState.OFF:
+        run.reports = ReportsState(found.get("state", ReportsState.DUE))

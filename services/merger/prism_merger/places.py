@@ -61,6 +61,26 @@ class Places:
         """Return the path of the log of a run's events."""
         return self.logs(run_id) / f"run_{run_id}.log"
 
+    def failed_rows(self, run_id: str, label: str, alone: bool) -> Path:
+        """Return the path of a file's failed rows as they came; `alone`: the run has no other file."""
+        return self.logs(run_id) / ("failed_rows.csv" if alone else f"failed_rows_{label}.csv")
+
+    def summary(self, run_id: str) -> Path:
+        """Return the path of the run's account in words."""
+        return self.logs(run_id) / f"summary_{run_id}.md"
+
+    def analytics(self, run_id: str) -> Path:
+        """Return the path of the run's figures as a table."""
+        return self.logs(run_id) / f"analytics_{run_id}.csv"
+
+    def report(self, run_id: str) -> Path:
+        """Return the path of the run's page of plots."""
+        return self.logs(run_id) / f"report_{run_id}.html"
+
+    def reports(self, run_id: str) -> list[Path]:
+        """Return the paths of all three."""
+        return [self.summary(run_id), self.analytics(run_id), self.report(run_id)]
+
     def status(self, run_id: str) -> Path:
         """Return the folder of the workers' status files."""
         return self.root / self.status_dir / run_id

@@ -33,7 +33,10 @@ def is_broken_off(record: RunRecord) -> bool:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run as publication sees it. `record.prompt` holds `columns_to_code` and `sha256` only."""
+    """One run as publication sees it. `record.prompt` holds what `of` keeps of it.
+
+    `labels`: the lists of the columns that have one. `ruled`: what the prompt file itself puts into a column.
+    """
 
     record: RunRecord
 
@@ -43,8 +46,12 @@ class RunPlan:
         if not record.prompt:
             return cls(record)
         canonical = json.dumps(record.prompt, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        file = PromptFile.parse(record.prompt)
         prompt = {
-            "columns_to_code": list(PromptFile.parse(record.prompt).columns_to_code),
+            "columns_to_code": list(file.columns_to_code),
+            "labels": {one.name: list(one.labels) for one in file.columns if one.labels is not None},
+            "ruled": {one.name: sorted({file.defaults[one.name], *one.put}) for one in file.columns},
+            "warnings": list(file.warnings),
             "sha256": hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest(),
         }
         return cls(record.model_copy(update={"prompt": prompt}))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from prism.messages import FileProgress, MergeState, OutputFile, Progress
 from prism_merger.accounts import FileAccount, Outcome, RunAccount, Stage
 from prism_merger.labels import by_column
+from prism_merger.manifest import reports_of
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
 
@@ -98,6 +99,7 @@ class ProgressMaker:
             eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),
             outputs=published_files(run, self._places.of(plan.job)) if run.announced else [],
             labels=by_column(run.labels, plan.coded),
+            reports=reports_of(run, self._places.of(plan.job)) if run.announced else [],
             merger=self._merger,
             updated_at=timestamp(self._wall_clock),
         )

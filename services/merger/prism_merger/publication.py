@@ -23,6 +23,7 @@ from prism.service import fault
 from prism.service.logs import get_logger
 from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount, Stage
 from prism_merger.desk import Steps
+from prism_merger.failed_rows import write_failed_rows
 from prism_merger.families import Family, family_of
 from prism_merger.ledger import Ledger
 from prism_merger.manifest import write_failed_ranges, write_manifest
@@ -99,7 +100,7 @@ class Publisher:
             self._announce(run)
 
     def refresh_manifest(self, run: RunAccount) -> None:
-        """Write the manifest anew after calls were counted for a closed run."""
+        """Write the manifest anew after something has changed of a closed run."""
         plan = self._ledger.plan(run.run_id)
         write_manifest(run, plan, self._places_of(run), self._state(run), self._retries(run))
         run.manifest_stale = False
@@ -118,6 +119,7 @@ class Publisher:
             log.error("output_withheld", run=run.run_id, error=error)
             run.outcome, run.detail = Outcome.WITHHELD, str(error)
         yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
+        yield lambda rows: write_failed_rows(run, plan, rows, self._places_of(run))
 
     def _output(self, run: RunAccount, file: FileAccount, plan: RunPlan, form: str) -> Steps:
         places = self._places_of(run)

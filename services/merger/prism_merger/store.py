@@ -229,6 +229,11 @@ class Store:
             )
         return bool(cursor.rowcount)
 
+    def has_rows(self, file_id: int) -> bool:
+        """Return whether any row of a file is there."""
+        span = (_key(file_id, 0), _key(file_id + 1, 0))
+        return bool(self._db.execute("SELECT 1 FROM results WHERE key>=? AND key<? LIMIT 1", span).fetchone())
+
     def drop_rows(self, file_id: int, most: int) -> int:
         """Delete some of a file's batches and failures; return how many went, 0 when none are left."""
         span = (_key(file_id, 0), _key(file_id + 1, 0), most)
@@ -313,3 +318,25 @@ class RowReader:
             if len(rows) < 10 * _CHUNK:
                 return
             low = rows[-1][0]
+
+    def spans(self, file_id: int) -> Iterator[tuple[int, int, int]]:
+        """Yield sequence, first row and rows of a file's batches in order, without reading their lines."""
+        low, end = _key(file_id, 0), _key(file_id + 1, 0)
+        while True:
+            rows = self._db.execute(
+                "SELECT key, first_row, length(lengths) / 4 FROM results WHERE key>=? AND key<?"
+                " ORDER BY key LIMIT ?",
+                (low, end, 10 * _CHUNK),
+            ).fetchall()
+            for key, first_row, count in rows:
+                yield key & ((1 << SEQUENCE_BITS) - 1), first_row, count
+            if len(rows) < 10 * _CHUNK:
+                return
+            low = rows[-1][0] + 1
+
+    def batch(self, file_id: int, sequence: int) -> StoredBatch:
+        """Return one batch that is there."""
+        row = self._db.execute(
+            "SELECT first_row, lengths, lines FROM results WHERE key=?", (_key(file_id, sequence),)
+        ).fetchone()
+        return StoredBatch(sequence, *row)

@@ -46,6 +46,7 @@ POINTS: dict[str, str] = {
     "merger.after_manifest": "the manifest has its name",
     "merger.after_published_mark": "the store says `published`",
     "merger.after_announce": "the announcement is acknowledged",
+    "merger.after_reports_written": "summary, analytics and report stand, the store does not show them",
 }
 
 _SPEC = re.compile(r"(?P<name>[a-z_.]+)(?::(?P<passage>[1-9][0-9]*)|~(?P<text>.+))?")

@@ -1,0 +1,60 @@
+"""What the merger knows of a run and hands to the process that writes its reports, as one JSON file."""
+
+from typing import Any
+
+from prism.messages.base import Part
+
+
+class CodedColumn(Part):
+    """A column that the model filled.
+
+    Attributes:
+        name: as the prompt file calls it.
+        shown: as the output calls it.
+        labels: the prompt's list; None for free text.
+        ruled: what the prompt's own rules put there beside.
+    """
+
+    name: str
+    shown: str
+    labels: list[str] | None = None
+    ruled: list[str] = []
+
+
+class FileFacts(Part):
+    """One file, and where its merged rows are: in the store, or in a published CSV with all columns.
+
+    Neither: nothing is known but the counts.
+    """
+
+    label: str
+    columns: list[str] = []
+    delimiter: str = ","
+    rows: int = 0
+    rows_ok: int = 0
+    rows_failed: int = 0
+    rows_missing: int = 0
+    file_id: int | None = None
+    csv: str | None = None
+
+    @property
+    def rows_merged(self) -> int:
+        """Rows that have come back."""
+        return self.rows_ok + self.rows_failed - self.rows_missing
+
+
+class Facts(Part):
+    """One run. `manifest` is its `run_manifest.json`; paths are absolute."""
+
+    run_id: str
+    parent: str = ""
+    description: str = ""
+    manifest: dict[str, Any]
+    coded: list[CodedColumn] = []
+    files: list[FileFacts] = []
+    warnings: list[str] = []
+    missing_reason: str = ""
+    store: str
+    summary: str
+    analytics: str
+    report: str

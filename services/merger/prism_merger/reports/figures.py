@@ -1,0 +1,118 @@
+"""The run's own numbers, from its manifest: how many, how long, how fast, how dear."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from prism_merger.reports.facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the manifest counts. Seconds and rates are None where nothing was measured."""
+
+    rows: int
+    ok: int
+    failed: int
+    reused: int
+    calls: int
+    extra_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    model_seconds: float
+    parts: int
+    total_s: float | None
+    working_s: float | None
+    cost: str | None
+    currency: str
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def rows_per_s(self) -> float | None:
+        return _ratio(self.rows, self.working_s)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return _ratio(self.tokens, self.working_s)
+
+    @property
+    def tokens_per_row(self) -> float | None:
+        return _ratio(self.tokens, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure for tables: `name` for programs, `title` for people."""
+
+    name: str
+    title: str
+    value: float | int | str
+    unit: str
+
+
+def figures(facts: Facts) -> Figures:
+    """Return a run's figures. Raise ValueError unless rows in = ok + failed (promise 1)."""
+    manifest = facts.manifest
+    rows, tokens, times = manifest["rows"], manifest["tokens"], manifest["timings"]
+    if rows["in"] != rows["ok"] + rows["failed"]:
+        raise ValueError(f"{rows['in']} rows in, {rows['ok']} ok and {rows['failed']} failed")
+    cost = manifest.get("cost") or {}
+    return Figures(
+        rows=rows["in"],
+        ok=rows["ok"],
+        failed=rows["failed"],
+        reused=manifest["reused_rows"],
+        calls=manifest["calls"],
+        extra_calls=manifest["extra_calls"],
+        prompt_tokens=tokens["prompt"],
+        completion_tokens=tokens["completion"],
+        model_seconds=manifest["model_seconds"],
+        parts=sum(one["parts"] for one in manifest["files"]),
+        total_s=_between(times, "accepted_at", "published_at"),
+        working_s=_between(times, "first_result_at", "merged_at"),
+        cost=cost.get("amount"),
+        currency=cost.get("currency", ""),
+    )
+
+
+def measures(found: Figures) -> Iterator[Measure]:
+    """Yield the figures that are known, in the order in which they are shown."""
+    yield Measure("rows_total", "rows in", found.rows, "rows")
+    yield Measure("rows_ok", "rows ok", found.ok, "rows")
+    yield Measure("error_count", "rows failed", found.failed, "rows")
+    yield Measure("reused_rows", "rows answered as their equals", found.reused, "rows")
+    yield Measure("total_api_calls", "model calls", found.calls, "calls")
+    yield Measure("extra_api_calls", "extra calls, at most", found.extra_calls, "calls")
+    yield Measure("checkpoint_count", "checkpoints", found.parts, "files")
+    yield from _measured("duration", "from acceptance to publication", found.total_s, "s")
+    yield from _measured("working_time", "from first to last result", found.working_s, "s")
+    yield from _measured("rows_per_second", "rows per second", found.rows_per_s, "rows/s")
+    yield from _measured("tokens_per_second", "tokens per second", found.tokens_per_s, "tokens/s")
+    yield from _measured("avg_tokens_per_row", "tokens per row", found.tokens_per_row, "tokens/row")
+    yield Measure("total_tokens", "tokens", found.tokens, "tokens")
+    yield Measure("prompt_tokens", "tokens of prompts", found.prompt_tokens, "tokens")
+    yield Measure("completion_tokens", "tokens of replies", found.completion_tokens, "tokens")
+    yield Measure("model_seconds", "time in model calls, summed", found.model_seconds, "s")
+    if found.cost is not None:
+        yield Measure("cost", "cost", found.cost, found.currency)
+
+
+def _measured(name: str, title: str, value: float | None, unit: str) -> Iterator[Measure]:
+    if value is not None:
+        yield Measure(name, title, round(value, 3), unit)
+
+
+def _between(times: dict[str, Any], first: str, last: str) -> float | None:
+    if not times.get(first) or not times.get(last):
+        return None
+    return max(
+        0.0, (datetime.fromisoformat(times[last]) - datetime.fromisoformat(times[first])).total_seconds()
+    )
+
+
+def _ratio(count: int, by: float | None) -> float | None:
+    return count / by if by else None

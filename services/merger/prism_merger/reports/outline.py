@@ -1,0 +1,99 @@
+"""What summary and page tell of a run besides its rows: headline, settings, times, warnings."""
+
+from collections.abc import Iterator
+
+from prism_merger.reports.facts import Facts
+from prism_merger.reports.figures import Figures
+from prism_merger.reports.findings import Findings
+from prism_merger.reports.texts import moment, number, one_line, percent
+
+_STATES = {
+    "completed": "completed",
+    "completed_with_failures": "completed, with failed rows",
+    "withheld": "withheld: nothing was published",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
+
+
+def state(facts: Facts) -> str:
+    """Return what became of the run, in words."""
+    word = str(facts.manifest["status"])
+    return _STATES.get(word, word)
+
+
+def headline(facts: Facts, found: Figures) -> str:
+    """Return the run in one sentence."""
+    files = len(facts.files)
+    what = f"{number(found.rows)} rows" + (f" of {number(files)} files" if files > 1 else "")
+    if not found.rows:
+        return f"{what}: there was nothing to do."
+    failed = f", {number(found.failed)} failed ({percent(found.failed, found.rows)})" if found.failed else ""
+    return f"{what}: {number(found.ok)} ok{failed}."
+
+
+def settings(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield what the run was asked to do: name and value."""
+    manifest, job = facts.manifest, facts.manifest.get("config_snapshot") or {}
+    yield "project", f"{manifest['project']} {manifest['version']}"
+    if manifest.get("job"):
+        yield "job file", str(manifest["job"])
+    if facts.description:
+        yield "description", one_line(facts.description, 300)
+    if facts.parent:
+        yield "retries the failed rows of", facts.parent
+    yield "model", ", ".join(manifest["models"]) or manifest["model_name"] or "–"
+    for digest in manifest["model_digests"]:
+        yield "model digest", str(digest)
+    model = job.get("model")
+    for key, title in (
+        ("batch_size", "rows per call"),
+        ("retries", "tries per row"),
+        ("delay", "delay in s"),
+    ):
+        if isinstance(model, dict) and key in model:
+            yield title, one_line(str(model[key]))
+    yield "columns to code", ", ".join(one.name for one in facts.coded) or "–"
+    yield "prompt SHA-256", str(manifest.get("prompt_sha256") or "–")
+    if manifest.get("sort_by"):
+        yield "sorted by", str(manifest["sort_by"]["column"])
+
+
+def times(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield when what happened."""
+    timings = facts.manifest["timings"]
+    yield "accepted", moment(timings["accepted_at"])
+    yield "first result", moment(timings["first_result_at"])
+    yield "last result", moment(timings["merged_at"])
+    yield (
+        "published" if facts.manifest["status"].startswith("completed") else "closed",
+        moment(timings["published_at"]),
+    )
+
+
+def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
+    """Yield what a reader should know before trusting the rest."""
+    manifest = facts.manifest
+    if manifest.get("detail"):
+        yield str(manifest["detail"])
+    if findings.problem:
+        yield f"What the rows say is left out here: {findings.problem}."
+    missing = sum(one.rows_missing for one in facts.files)
+    if missing:
+        yield f"{number(missing)} rows never came back; they count as failed."
+    if len(manifest["model_digests"]) > 1:
+        yield "The model changed while the run went on: answers of two models stand side by side."
+    if found.extra_calls:
+        yield f"At most {number(found.extra_calls)} model calls were paid twice, after a process had died."
+    sort = manifest.get("sort_by") or {}
+    if sort.get("ignored_because"):
+        yield f"sort_by: {sort['ignored_because']}."
+    for one in manifest["files"]:
+        if one.get("renamed_because"):
+            yield f"{one['merged_output']}: {one['renamed_because']}."
+    yield from facts.warnings
+
+
+def is_retryable(facts: Facts) -> bool:
+    """Whether there are failed rows that `prism retry` can ask again."""
+    return any(one.rows_failed > one.rows_missing for one in facts.files)

@@ -1,0 +1,242 @@
+"""The plots of a report, as what plotly.js draws: data and layout; colours are the page's.
+
+Values stand at whole numbers of an axis and are its tick texts: no value is taken for a date, a number or
+another's double. Plotly reads a little HTML in texts, so that every text of ours is escaped before.
+"""
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prism_merger.reports.counting import Lengths
+from prism_merger.reports.findings import (
+    CrossTable,
+    Distribution,
+    Failure,
+    Findings,
+    Origin,
+    Stretch,
+)
+from prism_merger.reports.texts import number, one_line, percent
+
+_BAR_PIXELS = 30
+_TICK_CHARACTERS = 36
+_TONES = {Origin.ORGANIC: "accent", Origin.RULED: "muted", Origin.OTHERS: "muted"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot. `rows`: its numbers as a table; the first is the header."""
+
+    title: str
+    note: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    rows: list[tuple[str, ...]]
+
+
+def distribution_plots(findings: Findings) -> Iterator[Plot]:
+    """Yield a bar chart for each column with labels."""
+    for one in findings.distributions:
+        yield _distribution(one)
+
+
+def cross_plots(findings: Findings) -> Iterator[Plot]:
+    """Yield the heat map of the first two columns with lists, if there are two."""
+    if findings.cross is not None:
+        yield _heat_map(findings.cross)
+
+
+def failure_plots(findings: Findings) -> Iterator[Plot]:
+    """Yield the failures by reason, and where in the files they are."""
+    if findings.failures:
+        yield _reasons(findings.failures)
+    if any(any(one.failed) for one in findings.stretches):
+        yield _positions(findings.stretches)
+
+
+def length_plots(findings: Findings) -> Iterator[Plot]:
+    """Yield box plots of the lengths of messages by label, and of free texts."""
+    if findings.message_lengths:
+        by = next((one.column for one in findings.message_lengths if one.group), "")
+        title = f"Length of messages by {one_line(by)}" if by else "Length of messages"
+        yield _boxes(title, [(one.group or "all", one.lengths) for one in findings.message_lengths])
+    if findings.free_texts:
+        yield _boxes("Length of free text", [(one.column, one.lengths) for one in findings.free_texts])
+
+
+def _distribution(one: Distribution) -> Plot:
+    parts = one.top()
+    names = [part.value for part in parts]
+    tones = [_TONES.get(part.origin, "main") for part in parts]
+    values = f"{number(len(one.slices))} values" if len(one.slices) != 1 else "one value"
+    note = f"{number(one.total)} rows, {values}"
+    if Origin.ORGANIC in {part.origin for part in parts}:
+        note += "; highlighted: not in the prompt's list"
+    return Plot(
+        title=one_line(one.column),
+        note=note,
+        data=[_bars(names, [part.count for part in parts], one.total, tones)],
+        layout=_bar_layout(names),
+        rows=[
+            ("value", "rows", "share", "origin"),
+            *((one_line(part.value), number(part.count), percent(part.count, one.total), part.origin.value)
+              for part in parts),
+        ],
+    )  # fmt: skip
+
+
+def _reasons(failures: Sequence[Failure]) -> Plot:
+    names, counts = [one.reason for one in failures], [one.count for one in failures]
+    return Plot(
+        title="Why rows failed",
+        note=f"{number(sum(counts))} failed rows by reason",
+        data=[_bars(names, counts, sum(counts), ["bad"] * len(names))],
+        layout=_bar_layout(names),
+        rows=[
+            ("reason", "rows", "share"),
+            *((one_line(one.reason), number(one.count), percent(one.count, sum(counts))) for one in failures),
+        ],
+    )
+
+
+def _bars(names: Sequence[str], counts: Sequence[int], whole: int, tones: Sequence[str]) -> dict[str, Any]:
+    shown = [f"{number(count)} · {percent(count, whole)}" for count in counts]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": list(counts),
+        "y": list(range(len(counts))),
+        "text": shown,
+        "textposition": "outside",
+        "cliponaxis": False,
+        "customdata": [_escaped(name, 300) for name in names],
+        "hovertemplate": "%{customdata}<br>%{text}<extra></extra>",
+        "marker": {"tones": list(tones)},
+    }
+
+
+def _bar_layout(names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "height": 60 + _BAR_PIXELS * max(2, len(names)),
+        "bargap": 0.35,
+        "xaxis": {"visible": False, "rangemode": "tozero", "headroom": 1.28},
+        "yaxis": {**_named(names), "autorange": "reversed"},
+    }
+
+
+def _heat_map(cross: CrossTable) -> Plot:
+    text = [
+        [
+            f"{_escaped(name)} · {_escaped(other)}<br>{number(count)} · {percent(count, cross.total)}"
+            for other, count in zip(cross.columns, counts, strict=True)
+        ]
+        for name, counts in zip(cross.rows, cross.counts, strict=True)
+    ]
+    shown = [[number(count) for count in counts] for counts in cross.counts]
+    return Plot(
+        title=f"{one_line(cross.row_column)} by {one_line(cross.column_column)}",
+        note=f"{number(cross.total)} rows",
+        data=[
+            {
+                "type": "heatmap",
+                "z": [list(counts) for counts in cross.counts],
+                "x": list(range(len(cross.columns))),
+                "y": list(range(len(cross.rows))),
+                "hovertext": text,
+                "hovertemplate": "%{hovertext}<extra></extra>",
+                "text": shown,
+                "texttemplate": "%{text}",
+                "xgap": 3,
+                "ygap": 3,
+                "showscale": False,
+            }
+        ],
+        layout={
+            "height": 130 + 36 * max(2, len(cross.rows)),
+            "xaxis": {**_named(cross.columns), "side": "top"},
+            "yaxis": {**_named(cross.rows), "autorange": "reversed"},
+        },
+        rows=[
+            ("", *(one_line(name) for name in cross.columns)),
+            *((one_line(name), *map(number, counts))
+              for name, counts in zip(cross.rows, cross.counts, strict=True)),
+        ],
+    )  # fmt: skip
+
+
+def _positions(stretches: Sequence[Stretch]) -> Plot:
+    failing = [one for one in stretches if any(one.failed)]
+    return Plot(
+        title="Where in the file",
+        note="share of failed rows in each hundredth of the file",
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "line": {"shape": "hv", "width": 2},
+                "fill": "tozeroy" if len(failing) == 1 else "none",
+                "name": _escaped(one.label),
+                "x": list(range(len(one.rows))),
+                "y": [bad / rows if rows else None for rows, bad in zip(one.rows, one.failed, strict=True)],
+                "hovertemplate": "%{y:.1%} of the rows at %{x} %<extra>%{fullData.name}</extra>",
+            }
+            for one in failing
+        ],
+        layout={
+            "height": 280,
+            "showlegend": len(failing) > 1,
+            "xaxis": {"ticksuffix": " %", "range": [0, len(failing[0].rows)]},
+            "yaxis": {"tickformat": ".0%", "rangemode": "tozero"},
+        },
+        rows=[
+            ("file", "at", "rows", "failed"),
+            *(
+                (one_line(one.label), f"{place} %", number(rows), number(bad))
+                for one in failing
+                for place, (rows, bad) in enumerate(zip(one.rows, one.failed, strict=True))
+                if bad
+            ),
+        ],
+    )
+
+
+def _boxes(title: str, groups: Sequence[tuple[str, Lengths]]) -> Plot:
+    quantiles = [[one.quantile(share) for share in (0.05, 0.25, 0.5, 0.75, 0.95)] for _, one in groups]
+    names = [name for name, _ in groups]
+    return Plot(
+        title=title,
+        note="characters; box: the middle half, whiskers: 5 % to 95 %; both to a fifth exact",
+        data=[
+            {
+                "type": "box",
+                "orientation": "h",
+                "y": list(range(len(groups))),
+                "lowerfence": [one[0] for one in quantiles],
+                "q1": [one[1] for one in quantiles],
+                "median": [one[2] for one in quantiles],
+                "q3": [one[3] for one in quantiles],
+                "upperfence": [one[4] for one in quantiles],
+                "hoverinfo": "x",
+            }
+        ],
+        layout={
+            "height": 90 + 36 * max(2, len(groups)),
+            "xaxis": {"rangemode": "tozero"},
+            "yaxis": {**_named(names), "autorange": "reversed"},
+        },
+        rows=[
+            ("", "texts", "shortest", "median", "mean", "longest"),
+            *((one_line(name), number(one.count), number(one.least or 0), number(one.quantile(0.5)),
+               number(round(one.mean)), number(one.most)) for name, one in groups),
+        ],
+    )  # fmt: skip
+
+
+def _named(names: Sequence[str]) -> dict[str, Any]:
+    return {"tickvals": list(range(len(names))), "ticktext": [_escaped(name) for name in names]}
+
+
+def _escaped(text: str, most: int = _TICK_CHARACTERS) -> str:
+    return html.escape(one_line(text, most) or "(empty)", quote=False)
