@@ -11,7 +11,7 @@ from prism_merger.reports.facts import Facts
 from prism_merger.reports.figures import Figures, measures
 from prism_merger.reports.findings import Findings, TextLengths
 
-HEADER = ("section", "column", "value", "by_column", "by_value", "count", "percent", "unit")
+HEADER = ("section", "column", "value", "by_column", "by_value", "count", "percent", "unit", "origin")
 
 
 def analytics(facts: Facts, found: Figures, findings: Findings) -> Iterator[bytes]:
@@ -41,10 +41,10 @@ def _distributions(findings: Findings) -> Iterator[tuple[str, ...]]:
     for one in findings.distributions:
         for part in one.slices:
             yield _row(
-                "distribution", one.column, part.value, count=part.count, whole=one.total, unit=part.origin
+                "distribution", one.column, part.value, count=part.count, whole=one.total, origin=part.origin
             )
         if one.beyond:
-            yield _row("distribution", one.column, "", count=one.beyond, whole=one.total, unit="others")
+            yield _row("distribution", one.column, "", count=one.beyond, whole=one.total, origin="others")
 
 
 def _crosstab(findings: Findings) -> Iterator[tuple[str, ...]]:
@@ -78,7 +78,8 @@ def _row(
     count: int | None = None,
     whole: int | None = None,
     unit: str = "",
+    origin: str = "",
 ) -> tuple[str, ...]:
     share = f"{100 * count / whole:.3f}" if count is not None and whole else ""
     shown = "" if count is None else str(count)
-    return (section, column, value, by_column, by_value, shown, share, unit)
+    return (section, column, value, by_column, by_value, shown, share, unit, origin)

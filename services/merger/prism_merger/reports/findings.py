@@ -108,7 +108,7 @@ class Organic:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """How rows fared in equal stretches of one file: rows and failed rows of each."""
+    """How rows fared in equal stretches of one file: rows and failed rows of each; a short file has fewer."""
 
     label: str
     rows: tuple[int, ...]

@@ -94,6 +94,6 @@ def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
     yield from facts.warnings
 
 
-def is_retryable(facts: Facts) -> bool:
-    """Whether there are failed rows that `prism retry` can ask again."""
-    return any(one.rows_failed > one.rows_missing for one in facts.files)
+def failed_rows(facts: Facts) -> list[str]:
+    """Return the files with failed rows, which `prism retry` can ask again."""
+    return [str(one["failed_rows"]) for one in facts.manifest["files"] if one.get("failed_rows")]

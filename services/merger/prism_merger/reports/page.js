@@ -20,25 +20,18 @@
     return copy;
   };
 
-  const axis = (given, traces, vertical) => {
-    const one = {
-      type: "linear", fixedrange: true, zeroline: false, showline: false, ticks: "", automargin: true,
-      gridcolor: color("line"), showgrid: !given.tickvals, ...given,
-    };
-    if (given.headroom) {
-      one.range = [0, Math.max(1, ...traces.flatMap((trace) => trace[vertical ? "y" : "x"])) * given.headroom];
-      delete one.headroom;
-    }
-    return one;
-  };
+  const axis = (given) => ({
+    type: "linear", fixedrange: true, zeroline: false, showline: false, ticks: "", automargin: true,
+    gridcolor: color("line"), showgrid: !given.tickvals, ...given,
+  });
 
   const draw = () => plots.forEach((plot, number) => {
     const layout = {
-      ...plot.layout, autosize: true, font: font(), margin: { l: 8, r: 8, t: 8, b: 8 },
+      ...plot.layout, autosize: true, font: font(), margin: plot.layout.margin ?? { l: 8, r: 8, t: 8, b: 8 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false,
       legend: { orientation: "h" },
       hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: font(), align: "left" },
-      xaxis: axis(plot.layout.xaxis, plot.data, false), yaxis: axis(plot.layout.yaxis, plot.data, true),
+      xaxis: axis(plot.layout.xaxis), yaxis: axis(plot.layout.yaxis),
     };
     const options = { responsive: true, displaylogo: false, displayModeBar: false };
     Plotly.react(`plot-${number}`, plot.data.map(paint), layout, options);

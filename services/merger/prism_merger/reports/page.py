@@ -79,7 +79,7 @@ def _body(facts: Facts, found: Figures, findings: Findings, plots: _Plots) -> It
     if findings.distributions:
         yield _section("Answers", plots.cards(distribution_plots(findings)))
     if findings.cross is not None:
-        yield _section("Together", plots.cards(cross_plots(findings)))
+        yield _section("Two columns together", plots.cards(cross_plots(findings)))
     if findings.organic:
         yield _section("Labels proposed for the taxonomy", _organic(findings))
     if findings.failures:
@@ -162,17 +162,18 @@ def _failed(facts: Facts, failures: Sequence[Failure]) -> Iterator[str]:
     ]  # fmt: skip
     if rows:
         header = ("reason", "file", "row", "RowID", "what was said")
-        yield _wide(f"<h3>For example</h3>{_table(header, rows, 'llrll')}")
-    if outline.is_retryable(facts):
-        names = ", ".join(
-            f"<code>{_text(one['failed_rows'], 300)}</code>"
-            for one in facts.manifest["files"][:5]
-            if one.get("failed_rows")
-        )
-        yield _wide(
-            f"<p>Ask them again, and nothing else: <code>prism retry {_text(facts.run_id, 130)}</code>."
-            f" As they came they are in {names}.</p>"
-        )
+        yield _wide(f"<h3>For example</h3>{_table(header, rows, 'llrll')}{_retry(facts)}")
+
+
+def _retry(facts: Facts) -> str:
+    names = outline.failed_rows(facts)
+    if not names:
+        return ""
+    shown = ", ".join(f"<code>{_text(one, 300)}</code>" for one in names[:5]) + (", …" if names[5:] else "")
+    return (
+        f"<p>Ask them again, and nothing else: <code>prism retry {_text(facts.run_id, 130)}</code>."
+        f" As they came they are in {shown}.</p>"
+    )
 
 
 def _run(facts: Facts) -> Iterator[str]:

@@ -52,7 +52,7 @@ def failure_plots(findings: Findings) -> Iterator[Plot]:
     """Yield the failures by reason, and where in the files they are."""
     if findings.failures:
         yield _reasons(findings.failures)
-    if any(any(one.failed) for one in findings.stretches):
+    if any(any(one.failed) and len(one.rows) > 1 for one in findings.stretches):
         yield _positions(findings.stretches)
 
 
@@ -120,8 +120,9 @@ def _bars(names: Sequence[str], counts: Sequence[int], whole: int, tones: Sequen
 def _bar_layout(names: Sequence[str]) -> dict[str, Any]:
     return {
         "height": 60 + _BAR_PIXELS * max(2, len(names)),
+        "margin": {"l": 8, "r": 112, "t": 8, "b": 8},
         "bargap": 0.35,
-        "xaxis": {"visible": False, "rangemode": "tozero", "headroom": 1.28},
+        "xaxis": {"visible": False, "rangemode": "tozero"},
         "yaxis": {**_named(names), "autorange": "reversed"},
     }
 
@@ -167,10 +168,10 @@ def _heat_map(cross: CrossTable) -> Plot:
 
 
 def _positions(stretches: Sequence[Stretch]) -> Plot:
-    failing = [one for one in stretches if any(one.failed)]
+    failing = [one for one in stretches if any(one.failed) and len(one.rows) > 1]
     return Plot(
         title="Where in the file",
-        note="share of failed rows in each hundredth of the file",
+        note="share of failed rows, from the first row to the last",
         data=[
             {
                 "type": "scatter",
@@ -178,7 +179,7 @@ def _positions(stretches: Sequence[Stretch]) -> Plot:
                 "line": {"shape": "hv", "width": 2},
                 "fill": "tozeroy" if len(failing) == 1 else "none",
                 "name": _escaped(one.label),
-                "x": list(range(len(one.rows))),
+                "x": [_percent_at(place, one) for place in range(len(one.rows))],
                 "y": [bad / rows if rows else None for rows, bad in zip(one.rows, one.failed, strict=True)],
                 "hovertemplate": "%{y:.1%} of the rows at %{x} %<extra>%{fullData.name}</extra>",
             }
@@ -187,13 +188,13 @@ def _positions(stretches: Sequence[Stretch]) -> Plot:
         layout={
             "height": 280,
             "showlegend": len(failing) > 1,
-            "xaxis": {"ticksuffix": " %", "range": [0, len(failing[0].rows)]},
+            "xaxis": {"ticksuffix": " %", "range": [0, 100]},
             "yaxis": {"tickformat": ".0%", "rangemode": "tozero"},
         },
         rows=[
             ("file", "at", "rows", "failed"),
             *(
-                (one_line(one.label), f"{place} %", number(rows), number(bad))
+                (one_line(one.label), f"{_percent_at(place, one):g} %", number(rows), number(bad))
                 for one in failing
                 for place, (rows, bad) in enumerate(zip(one.rows, one.failed, strict=True))
                 if bad
@@ -202,12 +203,16 @@ def _positions(stretches: Sequence[Stretch]) -> Plot:
     )
 
 
+def _percent_at(place: int, one: Stretch) -> float:
+    return round(100 * place / len(one.rows), 1)
+
+
 def _boxes(title: str, groups: Sequence[tuple[str, Lengths]]) -> Plot:
     quantiles = [[one.quantile(share) for share in (0.05, 0.25, 0.5, 0.75, 0.95)] for _, one in groups]
     names = [name for name, _ in groups]
     return Plot(
         title=title,
-        note="characters; box: the middle half, whiskers: 5 % to 95 %; both to a fifth exact",
+        note="in characters; box: the middle half of the texts, whiskers: 5 % to 95 %, about",
         data=[
             {
                 "type": "box",
@@ -235,8 +240,16 @@ def _boxes(title: str, groups: Sequence[tuple[str, Lengths]]) -> Plot:
 
 
 def _named(names: Sequence[str]) -> dict[str, Any]:
-    return {"tickvals": list(range(len(names))), "ticktext": [_escaped(name) for name in names]}
+    texts = [_escaped(name) for name in names]
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": texts,
+        "ticks": "outside",
+        "ticklen": 6,
+        "tickcolor": "rgba(0,0,0,0)",
+    }
 
 
 def _escaped(text: str, most: int = _TICK_CHARACTERS) -> str:
-    return html.escape(one_line(text, most) or "(empty)", quote=False)
+    # Between dollars plotly looks for TeX.
+    return html.escape(one_line(text, most) or "(empty)", quote=False).replace("$", "&#36;")

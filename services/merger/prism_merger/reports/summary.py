@@ -75,7 +75,7 @@ def _answers(findings: Findings) -> Iterator[str]:
     if Origin.ORGANIC in origins:
         notes.append("✻ not in the prompt's list")
     if Origin.RULED in origins:
-        notes.append("· put there by the prompt's own rules")
+        notes.append("· nothing, or put there by the prompt's own rules")
     if notes:
         yield "*" + "; ".join(notes) + "*"
     if findings.free_texts:
@@ -176,14 +176,10 @@ def _failures(facts: Facts, failures: Sequence[Failure]) -> Iterator[str]:
             ],
             "llrll",
         )
-    if outline.is_retryable(facts):
-        yield (
-            f"Ask them again, and nothing else, with `prism retry {facts.run_id}`."
-            " All of them are listed in `failed_ranges.json`; as they came they are in:"
-        )
-        yield "\n".join(
-            f"- `{one['failed_rows']}`" for one in facts.manifest["files"] if one.get("failed_rows")
-        )
+    names = outline.failed_rows(facts)
+    if names:
+        yield f"Ask them again, and nothing else: `prism retry {facts.run_id}`. As they came they are in:"
+        yield "\n".join(f"- `{one}`" for one in names[:_MOST_FILES])
 
 
 def _outputs(facts: Facts) -> Iterator[str]:

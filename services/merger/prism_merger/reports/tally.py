@@ -34,6 +34,7 @@ from prism_merger.reports.findings import (
 from prism_merger.store import RowReader
 
 STRETCHES = 100
+ROWS_OF_A_STRETCH = 10
 MOST_STRETCHED_FILES = 20
 SAMPLES = 5
 ORGANIC_SAMPLES = 3
@@ -113,16 +114,16 @@ class Tally:
         Raises RowsChanged when they are not those that the merger has counted.
         """
         layout = _Layout.of(file, len(self._facts.coded))
-        rows = np.zeros(STRETCHES, dtype=np.int64)
-        failed = np.zeros(STRETCHES, dtype=np.int64)
+        stretches = min(STRETCHES, max(1, file.rows // ROWS_OF_A_STRETCH))
+        rows, failed = np.zeros((2, stretches), dtype=np.int64)
         seen = seen_failed = 0
         for block in blocks:
             table = _parse(block, layout, file.delimiter)
             numbers = _numbers(block, len(table), seen)
             bad = (table[layout.error] != "").to_numpy(dtype=bool)
-            places = numbers * STRETCHES // max(1, file.rows)
-            rows += np.bincount(places, minlength=STRETCHES)[:STRETCHES]
-            failed += np.bincount(places[bad], minlength=STRETCHES)[:STRETCHES]
+            places = np.minimum(numbers * stretches // max(1, file.rows), stretches - 1)
+            rows += np.bincount(places, minlength=stretches)
+            failed += np.bincount(places[bad], minlength=stretches)
             self._count_answers(file.label, table[~bad], numbers[~bad], layout)
             self._count_failures(file.label, table[bad], numbers[bad], layout, failures is None)
             seen, seen_failed = seen + len(table), seen_failed + int(bad.sum())
@@ -320,7 +321,7 @@ def count_rows(facts: Facts) -> Findings:
                 tally.count(file, file_blocks(Path(file.csv)), None)
             elif file.rows_merged:
                 problem = "the rows are not in the store any more, and no published CSV has them all"
-    except (RowsChanged, FileNotFoundError) as error:
+    except (RowsChanged, FileNotFoundError, pd.errors.ParserError) as error:
         problem = str(error)
     finally:
         if rows is not None:
