@@ -133,7 +133,9 @@ def test_killed_at_each_point_the_output_is_the_same(
     fleet.put_run(record)
     results = undisturbed(record)
     fleet.put_results(shuffled(results + results[:3], 3))
-    assert fleet.merger(PRISM_CRASH_AT=point).wait(DEADLINE_S) == -signal.SIGKILL
+    reports = str(point == "merger.after_reports_written")
+    killed = fleet.merger(PRISM_CRASH_AT=point, PRISM_MERGER_REPORTS=reports)
+    assert killed.wait(DEADLINE_S) == -signal.SIGKILL
     fleet.merger()
     done = fleet.await_state("a", MergeState.PUBLISHED)
     assert fleet.visible() == reference

@@ -12,7 +12,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prism.messages import RunState
@@ -31,6 +31,8 @@ from prism_merger.volume import replace_file
 
 log = get_logger(__name__)
 
+# `--with-parent`: it ends when its standard input does. What it is given besides is the path of the facts.
+COMMAND = (sys.executable, "-P", "-m", "prism_merger.reports", "--with-parent")
 MOST_FAILURES = 3
 # More starts than that without a seen end: the merger itself died each time.
 MOST_STARTS = 10
@@ -64,6 +66,7 @@ class Reporter:
         tell: Callable[[RunAccount], None],
         clock: Callable[[], float],
         enabled: bool = True,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -72,6 +75,7 @@ class Reporter:
         self._tell = tell
         self._clock = clock
         self._enabled = enabled
+        self._command = command
         self._writing: _Writing | None = None
         self._not_before: dict[str, float] = {}
         folder = store.path.parent
@@ -119,7 +123,7 @@ class Reporter:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with self._errors_path.open("wb") as errors:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "prism_merger.reports", "--with-parent", str(self._facts_path)],
+                [*self._command, str(self._facts_path)],
                 stdin=subprocess.PIPE,
                 stdout=errors,
                 stderr=errors,

@@ -1,0 +1,217 @@
+"""The process that writes the reports: begun, begun again, given up; and nothing waits for it."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from prism.messages import MergeState
+from prism_merger.accounts import ReportsState, RunAccount, Stage
+from prism_merger.recovery import adopt_published
+from prism_merger.reporting import COMMAND, MOST_FAILURES, MOST_STARTS, Reporter
+from prism_merger.reports.__main__ import main
+from tests.unit.merger.report_world import Row, facts, finished, merged
+from tests.unit.merger.world import World
+
+ROWS: list[Row] = [("m", ("Other", "good", "x")), ("n", None)] * 20
+NAMES = ["summary_r1.md", "analytics_r1.csv", "report_r1.html"]
+DEADLINE_S = 30.0
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Desk:
+    """A reporter beside a world, and what it tells."""
+
+    def __init__(self, world: World, command: Sequence[str] = COMMAND, enabled: bool = True) -> None:
+        self.world = world
+        self.clock = Clock()
+        self.told: list[ReportsState] = []
+        self.reporter = Reporter(
+            world.store, world.ledger, world.places, world.publisher, self._tell, self.clock, enabled, command
+        )
+
+    def _tell(self, run: RunAccount) -> None:
+        self.told.append(run.reports)
+
+    @property
+    def run(self) -> RunAccount:
+        return self.world.run()
+
+    def turn_until(self, condition: Callable[[], bool], step_s: float = 0.0) -> None:
+        until = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < until
+            self.reporter.turn()
+            self.clock.now += step_s
+            time.sleep(0.005)
+
+
+def command(code: str) -> list[str]:
+    """A writer of reports that does something else."""
+    return [sys.executable, "-c", code]
+
+
+def manifest(world: World) -> dict[str, object]:
+    return dict(json.loads(world.places.manifest("r1").read_text())["reports"])
+
+
+def settled(desk: Desk) -> Callable[[], bool]:
+    return lambda: desk.run.reports is not ReportsState.DUE
+
+
+def test_the_reports_of_a_told_run_are_written_named_and_told(tmp_path: Path) -> None:
+    desk = Desk(finished(tmp_path, ROWS))
+    assert manifest(desk.world)["state"] == "due"
+    desk.turn_until(settled(desk))
+    names = [f"logs/r1/{name}" for name in NAMES]
+    assert manifest(desk.world) == {"state": "written", "files": names, "failures": 0}
+    assert all((tmp_path / name).stat().st_size > 500 for name in names)
+    assert not list((tmp_path / "logs" / "r1").glob(".*"))
+    assert desk.told == [ReportsState.WRITTEN]
+    assert desk.run.stage is Stage.TOLD
+    reread = desk.world.store.load_run("r1")
+    assert reread is not None
+    assert reread.reports is ReportsState.WRITTEN
+
+
+def test_progress_names_them(tmp_path: Path) -> None:
+    world = finished(tmp_path, ROWS)
+    assert world.outlet.told[-1].reports == []
+    world.run().reports = ReportsState.WRITTEN
+    world.teller.tell(world.run())
+    told = world.outlet.told[-1]
+    assert (told.state, told.reports) == (MergeState.PUBLISHED, [f"logs/r1/{name}" for name in NAMES])
+
+
+@pytest.mark.promise(9)
+def test_what_fails_three_times_is_given_up(tmp_path: Path) -> None:
+    desk = Desk(finished(tmp_path, ROWS), command("import sys; sys.exit('no pandas today')"))
+    desk.turn_until(settled(desk), step_s=1.0)
+    assert (desk.run.reports, desk.run.report_starts) == (ReportsState.GIVEN_UP, MOST_FAILURES)
+    assert manifest(desk.world) == {"state": "given_up", "files": [], "failures": MOST_FAILURES}
+    assert desk.told == [ReportsState.GIVEN_UP]
+
+
+def test_after_a_failure_it_waits_before_it_tries_again(tmp_path: Path) -> None:
+    desk = Desk(finished(tmp_path, ROWS), command("raise SystemExit(1)"))
+    desk.turn_until(lambda: desk.run.report_failures == 1)
+    for _ in range(20):
+        desk.reporter.turn()
+    assert desk.run.report_starts == 1
+    desk.clock.now += 1.0
+    desk.turn_until(lambda: desk.run.report_failures == 2)
+
+
+@pytest.mark.promise(9)
+def test_a_writer_that_hangs_is_killed_in_the_end(tmp_path: Path) -> None:
+    desk = Desk(finished(tmp_path, ROWS), command("import time; time.sleep(600)"))
+    desk.reporter.turn()
+    pid = child_of(desk)
+    desk.reporter.turn()
+    assert alive(pid)
+    desk.clock.now += 1_000.0
+    desk.reporter.turn()
+    assert not alive(pid)
+    assert desk.run.report_failures == 1
+
+
+def test_a_merger_that_dies_each_time_gives_up_too(tmp_path: Path) -> None:
+    world = finished(tmp_path, ROWS)
+    for _ in range(MOST_STARTS):
+        desk = Desk(world, command("import time; time.sleep(600)"))
+        desk.reporter.turn()
+        desk.reporter.close()
+    assert world.run().report_failures == 0
+    desk = Desk(world)
+    desk.turn_until(settled(desk))
+    assert world.run().reports is ReportsState.GIVEN_UP
+
+
+@pytest.mark.promise(4)
+def test_the_next_life_begins_again_and_the_last_ones_writer_is_gone(tmp_path: Path) -> None:
+    world = finished(tmp_path, ROWS)
+    desk = Desk(world)
+    desk.reporter.turn()
+    pid = child_of(desk)
+    # As when the merger dies: nothing is left of it but what is on disk, and the pipe ends.
+    writing = desk.reporter._writing
+    assert writing is not None
+    assert writing.process.stdin is not None
+    os.kill(pid, signal.SIGSTOP)
+    world.close()
+    writing.process.stdin.close()
+    again = Desk(World(tmp_path))
+    assert again.run.report_starts == 1
+    os.kill(pid, signal.SIGCONT)
+    assert writing.process.wait(DEADLINE_S) != 0
+    again.turn_until(settled(again))
+    assert again.run.reports is ReportsState.WRITTEN
+    assert sorted(one.name for one in (tmp_path / "logs" / "r1").iterdir()) == sorted(
+        [*NAMES, "run_manifest.json", "failed_ranges.json", "failed_rows.csv"]
+    )
+
+
+def test_turned_off_it_says_so_and_starts_nothing(tmp_path: Path) -> None:
+    desk = Desk(finished(tmp_path, ROWS), command("raise AssertionError"), enabled=False)
+    desk.reporter.turn()
+    assert (desk.run.reports, desk.run.report_starts) == (ReportsState.OFF, 0)
+    assert manifest(desk.world)["state"] == "off"
+
+
+def test_after_a_lost_volume_reports_that_stand_are_not_written_again(tmp_path: Path) -> None:
+    old, record = merged(tmp_path, ROWS)
+    run = old.finish()
+    for path in old.places.reports("r1"):
+        path.write_text("told")
+    run.reports = ReportsState.WRITTEN
+    old.publisher.refresh_manifest(run)
+    old.close()
+    for one in (tmp_path / "merger-0").iterdir():
+        one.unlink()
+    world = World(tmp_path, [record])
+    run = adopt_published(world.run(), world.ledger.plan("r1"), world.store, world.places, {})
+    assert run.reports is ReportsState.WRITTEN
+    (tmp_path / "logs" / "r1" / NAMES[0]).unlink()
+    run = adopt_published(world.run(), world.ledger.plan("r1"), world.store, world.places, {})
+    assert run.reports is ReportsState.DUE
+
+
+def test_the_command_explains_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ran(*arguments: str) -> tuple[int, str]:
+        return main(list(arguments)), capsys.readouterr().err
+
+    assert ran() == (2, "usage: python -m prism_merger.reports FACTS.json\n")
+    path = tmp_path / "facts.json"
+    status, said = ran(str(path))
+    assert (status, said.count("\n"), "No such file" in said) == (1, 1, True)
+    path.write_text(facts(finished(tmp_path / "run", ROWS)).model_dump_json().replace('"in":40', '"in":41'))
+    status, said = ran(str(path))
+    assert (status, said.count("\n"), "41 rows in, 20 ok and 20 failed" in said) == (1, 1, True)
+
+
+def child_of(desk: Desk) -> int:
+    writing = desk.reporter._writing
+    assert writing is not None
+    return writing.process.pid
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
