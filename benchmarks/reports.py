@@ -19,6 +19,7 @@ from prism_merger.plans import RunPlan
 from prism_merger.rendering import FailedRow, RenderedBatch
 from prism_merger.reporting import facts_of
 from prism_merger.store import Store
+from prism_merger.timeline import Moment
 
 BATCH = 10
 _TEXT = "the delivery was late and nobody answered my call about this invoice again please help"
@@ -80,6 +81,12 @@ def write_run(folder: Path, rows: int, failing: float = 0.03) -> Path:
         run.models, run.model_seconds = ["llama3.2"], rows / 40
         run.first_result_at, run.merged_at = "2026-11-21T10:00:05Z", "2026-11-21T10:41:17Z"
         run.published_at = "2026-11-21T10:41:19Z"
+        for step in range(100):
+            share = step / 99
+            tokens = int(80 * rows * share)
+            run.timeline.note(
+                Moment(2472 * share**0.9, int(rows * share), int(failing * rows * share), tokens)
+            )
         store.save_run(run)
     facts = facts_of(run, plan, places, record.state, store)
     store.close()

@@ -10,6 +10,7 @@ from prism.messages import Result
 from prism_merger.labels import LabelCounts, count_labels
 from prism_merger.rendering import RenderedBatch
 from prism_merger.sequences import MergedSequences, Stretch
+from prism_merger.timeline import Moment, Timeline
 
 
 class Stage(StrEnum):
@@ -128,6 +129,7 @@ class RunAccount:
     # How often writing them was begun, and how often it was seen to fail.
     report_starts: int = 0
     report_failures: int = 0
+    timeline: Timeline = field(default_factory=Timeline)
 
     @property
     def ok(self) -> int:
@@ -162,6 +164,12 @@ class RunAccount:
         self.models = _with(self.models, result.model)
         self.digests = _with(self.digests, result.model_digest)
 
+    def note_moment(self, seconds: float) -> None:
+        """Keep the counts as they are, `seconds` after the first result, for the picture of the run."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        rows_failed = sum(one.failed for one in self.files.values())
+        self.timeline.note(Moment(round(seconds, 3), self.ok + rows_failed, rows_failed, tokens))
+
     def count_missing(self, file: FileAccount, rows: int, reason: str) -> None:
         """Count the rows as failed that will never come back."""
         file.missing = rows - file.ok - file.failed
@@ -176,6 +184,7 @@ def _with(names: list[str], name: str) -> list[str]:
 def run_to_json(run: RunAccount) -> str:
     """Return a run's own part, its files left out."""
     fields = {name: getattr(run, name) for name in _RUN_FIELDS}
+    fields["timeline"] = [run.timeline.every_s, run.timeline.moments]
     return json.dumps(fields, ensure_ascii=False)
 
 
@@ -193,6 +202,8 @@ def run_from_json(text: str, files: dict[str, FileAccount]) -> RunAccount:
     fields["stage"] = Stage(fields["stage"])
     fields["outcome"] = Outcome(fields["outcome"]) if fields["outcome"] else None
     fields["failed_by_reason"] = Counter(fields["failed_by_reason"])
+    every_s, moments = fields.get("timeline", (1.0, []))
+    fields["timeline"] = Timeline(every_s, [Moment(*one) for one in moments])
     fields["reports"] = ReportsState(fields.get("reports", ReportsState.DUE))
     return RunAccount(files=files, **fields)
 

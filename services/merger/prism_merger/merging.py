@@ -21,7 +21,7 @@ from prism_merger.ledger import Ledger
 from prism_merger.metrics import Metrics
 from prism_merger.outlet import Outlet
 from prism_merger.plans import RunPlan
-from prism_merger.progress import timestamp
+from prism_merger.progress import seconds_of, timestamp
 from prism_merger.rendering import FailedRow, RenderedBatch
 from prism_merger.store import Store
 
@@ -183,6 +183,9 @@ class Merger:
         if run.first_offset is None:
             run.first_offset = record.offset
         run.first_result_at = run.first_result_at or timestamp(self._wall_clock)
+        seconds = self._wall_clock() - (seconds_of(run.first_result_at) or 0.0)
+        if run.timeline.is_due(seconds):
+            run.note_moment(max(0.0, seconds))
         commit.new.append(_New(run, file, result.sequence, batch))
         commit.runs[run.run_id] = run
         commit.files.setdefault(run.run_id, {})[file.label] = file

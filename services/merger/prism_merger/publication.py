@@ -87,9 +87,16 @@ class Publisher:
         run.outcome, run.detail, run.missing_reason = verdict.outcome, verdict.detail, verdict.missing_reason
         run.partial = verdict.partial and any(one.missing for one in run.files.values())
         run.merged_at = run.merged_at or timestamp(self._wall_clock)
+        self._note_end(run)
         run.stage = Stage.PUBLISHING
         self._save(run)
         self._tell(run)
+
+    def _note_end(self, run: RunAccount) -> None:
+        """Keep what the counts are at the end, so that the picture of the run is whole."""
+        took = (seconds_of(run.merged_at) or 0.0) - (seconds_of(run.first_result_at) or 0.0)
+        if run.timeline.moments and took > run.timeline.moments[-1].seconds:
+            run.note_moment(took)
 
     def publish(self, run: RunAccount) -> Steps:
         """Go on from where the store shows the run, up to `told`."""

@@ -217,6 +217,7 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
                if one.label in run.files],
         warnings=[f"prompt file: {one}" for one in prompt.get("warnings", [])],
         missing_reason=run.missing_reason or "unknown",
+        timeline=[tuple(one) for one in run.timeline.moments],
         store=str(store.path.absolute()),
         summary=str(places.summary(run.run_id)),
         analytics=str(places.analytics(run.run_id)),

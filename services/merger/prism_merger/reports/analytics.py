@@ -1,14 +1,15 @@
 """`analytics_{run_id}.csv`: performance and distributions as one long table, for programs and spreadsheets.
 
-Sections: performance (one figure a row), rows (of a file), distribution (of a column's values), failures (by
-reason), crosstab (of two columns), organic (labels that the prompt's lists do not have), length_… (of texts).
+Sections: performance (one figure a row), throughput (over time), rows (of a file), distribution (of a
+column's values), failures (by reason), crosstab (of two columns), organic (labels that the prompt's lists do
+not have), length_… (of texts).
 """
 
 from collections.abc import Iterator
 
 from prism.tables import neutralise, render_line
 from prism_merger.reports.facts import Facts
-from prism_merger.reports.figures import Figures, measures
+from prism_merger.reports.figures import Figures, measures, paces
 from prism_merger.reports.findings import Findings, TextLengths
 
 HEADER = ("section", "column", "value", "by_column", "by_value", "count", "percent", "unit", "origin")
@@ -27,6 +28,10 @@ def _rows(facts: Facts, found: Figures, findings: Findings) -> Iterator[tuple[st
     for file in facts.files:
         for name, count in (("ok", file.rows_ok), ("failed", file.rows_failed)):
             yield _row("rows", file.label, name, count=count, whole=file.rows)
+    for pace in paces(facts.timeline):
+        at = ("seconds", f"{pace.start:.3f}")
+        yield _row("throughput", "rows_per_second", f"{pace.rows_per_s:.3f}", *at, unit="rows/s")
+        yield _row("throughput", "tokens_per_second", f"{pace.tokens_per_s:.3f}", *at, unit="tokens/s")
     for failure in findings.failures:
         yield _row("failures", "Error", failure.reason, count=failure.count, whole=found.failed)
     yield from _distributions(findings)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from prism.messages.base import Part
 
 
@@ -54,6 +56,9 @@ class Facts(Part):
     files: list[FileFacts] = []
     warnings: list[str] = []
     missing_reason: str = ""
+    timeline: list[tuple[float, int, int, int]] = Field(
+        [], description="seconds after the first result; rows, failed rows and tokens until then"
+    )
     store: str
     summary: str
     analytics: str

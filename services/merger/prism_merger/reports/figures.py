@@ -1,8 +1,9 @@
 """The run's own numbers, from its manifest: how many, how long, how fast, how dear."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from prism_merger.reports.facts import Facts
@@ -99,6 +100,23 @@ def measures(found: Figures) -> Iterator[Measure]:
     yield Measure("model_seconds", "time in model calls, summed", found.model_seconds, "s")
     if found.cost is not None:
         yield Measure("cost", "cost", found.cost, found.currency)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast it went for some seconds from `start` on, counted from the first result."""
+
+    start: float
+    rows_per_s: float
+    tokens_per_s: float
+
+
+def paces(timeline: Sequence[tuple[float, int, int, int]]) -> Iterator[Pace]:
+    """Yield the pace between each two moments."""
+    for (before, rows, _, tokens), (after, more_rows, _, more_tokens) in pairwise(timeline):
+        if after > before:
+            took = after - before
+            yield Pace(before, (more_rows - rows) / took, (more_tokens - tokens) / took)
 
 
 def _measured(name: str, title: str, value: float | None, unit: str) -> Iterator[Measure]:

@@ -14,7 +14,7 @@
       copy.colorscale = [[0, color("heat-low")], [1, color("heat-high")]];
     } else {
       const tone = copy.type === "box" ? "main" : series[number % series.length];
-      copy.line = { ...copy.line, color: color(trace.fill === "tozeroy" ? "bad" : tone) };
+      copy.line = { ...copy.line, color: color(trace.tone ?? tone) };
       copy.fillcolor = copy.line.color + "33";
     }
     return copy;

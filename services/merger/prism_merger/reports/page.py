@@ -17,7 +17,14 @@ from prism_merger.reports import outline
 from prism_merger.reports.facts import Facts
 from prism_merger.reports.figures import Figures
 from prism_merger.reports.findings import Failure, Findings
-from prism_merger.reports.plots import Plot, cross_plots, distribution_plots, failure_plots, length_plots
+from prism_merger.reports.plots import (
+    Plot,
+    cross_plots,
+    distribution_plots,
+    failure_plots,
+    length_plots,
+    pace_plots,
+)
 from prism_merger.reports.texts import duration, number, one_line, percent
 
 _MOST_FILES = 200
@@ -87,7 +94,7 @@ def _body(facts: Facts, found: Figures, findings: Findings, plots: _Plots) -> It
         yield _section("Failed rows", cards)
     if findings.message_lengths or findings.free_texts:
         yield _section("Texts", plots.cards(length_plots(findings)))
-    yield _section("The run", _run(facts))
+    yield _section("The run", [*plots.cards(pace_plots(facts.timeline)), *_run(facts)])
     yield f"<footer>PRISM · <span class=mono>{_text(facts.run_id, 130)}</span></footer>"
 
 

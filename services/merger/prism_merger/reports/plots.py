@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism_merger.reports.counting import Lengths
+from prism_merger.reports.figures import paces
 from prism_merger.reports.findings import (
     CrossTable,
     Distribution,
@@ -18,10 +19,11 @@ from prism_merger.reports.findings import (
     Origin,
     Stretch,
 )
-from prism_merger.reports.texts import number, one_line, percent
+from prism_merger.reports.texts import duration, number, one_line, percent
 
 _BAR_PIXELS = 30
 _TICK_CHARACTERS = 36
+_LEAST_STEPS = 3
 _TONES = {Origin.ORGANIC: "accent", Origin.RULED: "muted", Origin.OTHERS: "muted"}
 
 
@@ -54,6 +56,41 @@ def failure_plots(findings: Findings) -> Iterator[Plot]:
         yield _reasons(findings.failures)
     if any(any(one.failed) and len(one.rows) > 1 for one in findings.stretches):
         yield _positions(findings.stretches)
+
+
+def pace_plots(timeline: Sequence[tuple[float, int, int, int]]) -> Iterator[Plot]:
+    """Yield rows per second over time, where there are moments enough."""
+    steps = list(paces(timeline))
+    if len(steps) < _LEAST_STEPS:
+        return
+    unit, seconds = ("min", 60) if timeline[-1][0] >= 600 else ("s", 1)
+    ends = [*(one.start for one in steps), timeline[-1][0]]
+    yield Plot(
+        title="Rows a second",
+        note="from the first result to the last",
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "line": {"shape": "hv", "width": 2},
+                "fill": "tozeroy",
+                "tone": "main",
+                "x": [round(one / seconds, 3) for one in ends],
+                "y": [round(one.rows_per_s, 3) for one in [*steps, steps[-1]]],
+                "text": [f"{number(one.tokens_per_s)} tokens/s" for one in [*steps, steps[-1]]],
+                "hovertemplate": "%{y:,.2f} rows/s<br>%{text}<extra></extra>",
+            }
+        ],
+        layout={
+            "height": 260,
+            "xaxis": {"ticksuffix": f" {unit}", "range": [0, ends[-1] / seconds]},
+            "yaxis": {"rangemode": "tozero"},
+        },
+        rows=[
+            ("after", "rows/s", "tokens/s"),
+            *((duration(one.start), number(one.rows_per_s), number(one.tokens_per_s)) for one in steps),
+        ],
+    )
 
 
 def length_plots(findings: Findings) -> Iterator[Plot]:
@@ -178,6 +215,7 @@ def _positions(stretches: Sequence[Stretch]) -> Plot:
                 "mode": "lines",
                 "line": {"shape": "hv", "width": 2},
                 "fill": "tozeroy" if len(failing) == 1 else "none",
+                **({"tone": "bad"} if len(failing) == 1 else {}),
                 "name": _escaped(one.label),
                 "x": [_percent_at(place, one) for place in range(len(one.rows))],
                 "y": [bad / rows if rows else None for rows, bad in zip(one.rows, one.failed, strict=True)],
