@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -201,6 +202,12 @@ def test_the_command_explains_itself(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(facts(finished(tmp_path / "run", ROWS)).model_dump_json().replace('"in":40', '"in":41'))
     status, said = ran(str(path))
     assert (status, said.count("\n"), "41 rows in, 20 ok and 20 failed" in said) == (1, 1, True)
+
+
+def test_the_merger_itself_has_neither_pandas_nor_plotly() -> None:
+    code = "import sys, prism_merger.__main__; print({'pandas', 'numpy', 'plotly'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def child_of(desk: Desk) -> int:
