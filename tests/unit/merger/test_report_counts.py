@@ -36,6 +36,7 @@ def test_a_distribution_adds_up(counts: list[tuple[int, int]], most: int, top: i
     for vocabulary in (None, words):
         one = distribution("c", vocabulary, counted)
         assert one.total == sum(part.count for part in one.top(top)) == whole
+        assert one.total == sum(part.count for part in one.slices) + one.beyond
         assert len(one.top(top)) <= top + 1
         assert len(counted.counts) <= most
 

@@ -39,18 +39,15 @@ class Distribution:
         column: as the output calls it.
         listed: whether the prompt has a list for it.
         slices: every value that was counted; the listed ones also where no row has them.
-        beyond: rows whose values came after the most that are kept apart.
+        total: rows with an answer.
+        beyond: how many of them have values that came after the most that are kept apart.
     """
 
     column: str
     listed: bool
     slices: tuple[Slice, ...]
-    beyond: int = 0
-
-    @property
-    def total(self) -> int:
-        """Rows with an answer."""
-        return sum(one.count for one in self.slices) + self.beyond
+    total: int
+    beyond: int
 
     def top(self, most: int = TOP_LABELS) -> list[Slice]:
         """Return the most frequent values, the rest counted together: their sum is `total`."""
@@ -169,7 +166,7 @@ def distribution(column: str, vocabulary: Vocabulary | None, counted: BoundedCou
         ]
     # Stable: values of one count keep the prompt's order.
     slices.sort(key=lambda one: -one.count)
-    return Distribution(column, vocabulary is not None, tuple(slices), counted.beyond)
+    return Distribution(column, vocabulary is not None, tuple(slices), counted.total, counted.beyond)
 
 
 def cross_table(

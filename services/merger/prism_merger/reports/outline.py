@@ -7,6 +7,8 @@ from prism_merger.reports.figures import Figures
 from prism_merger.reports.findings import Findings
 from prism_merger.reports.texts import moment, number, one_line, percent
 
+# The embedded default's model, which is never passed off as more than it is.
+_RULES = "prism-embedded"
 _STATES = {
     "completed": "completed",
     "completed_with_failures": "completed, with failed rows",
@@ -81,6 +83,8 @@ def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
     missing = sum(one.rows_missing for one in facts.files)
     if missing:
         yield f"{number(missing)} rows never came back; they count as failed."
+    if _RULES in manifest["models"]:
+        yield f"{_RULES} answers by rules: it is no language model, and its answers are for trying things out."
     if len(manifest["model_digests"]) > 1:
         yield "The model changed while the run went on: answers of two models stand side by side."
     if found.extra_calls:
