@@ -1,11 +1,13 @@
 """One run under test: dropped, disturbed, awaited, checked against the same input undisturbed."""
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.harness.fleet import Fleet
 from tests.harness.flight import Flight
+from tests.harness.process import await_true
 from tests.harness.promises import Account, Evidence, check, same_but_for_run_id
 from tests.harness.rows import CODED, Table
 
@@ -54,6 +56,7 @@ class Case:
         watch = self.fleet.watch
         record = watch.await_end(self.run_id, timeout_s)
         watch.await_announced(self.run_id)
+        await_true(self._has_reports, 60.0, lambda: f"the reports of {self.run_id} are not settled")
         watch.catch_up()
         seen = watch.seen
         return Evidence(
@@ -69,6 +72,10 @@ class Case:
             progress=seen.progress.get(self.run_id),
             undisturbed=self.calm.under(self.run_id) if self.calm else None,
         )
+
+    def _has_reports(self) -> bool:
+        path = self.fleet.data_dir / "logs" / self.run_id / "run_manifest.json"
+        return bool(json.loads(path.read_bytes())["reports"]["state"] != "due")
 
     @property
     def seconds(self) -> float:

@@ -153,6 +153,8 @@ def _objections(evidence: Evidence) -> Iterator[Objection]:
     yield from _rows_are_whole(evidence, read)
     yield from _counts(evidence, manifest, read)
     yield from _failed_ranges(evidence, read)
+    yield from _failed_rows(evidence, manifest, read)
+    yield from _analytics(evidence, manifest, read)
     yield from _order(evidence, read)
     yield from _parts(evidence, manifest, read)
     yield from _published_once(evidence, read)
@@ -285,6 +287,41 @@ def _failed_ranges(evidence: Evidence, read: _Read) -> Iterator[Objection]:
                 yield from _differs(1, "a failed range's count", one["count"], len(numbers))
     if evidence.order is None:
         yield from _differs(1, "failed_ranges.json", told, expected)
+
+
+def _failed_rows(evidence: Evidence, manifest: Mapping[str, Any], read: _Read) -> Iterator[Objection]:
+    """They are the input's rows, in its order, with its columns alone."""
+    expected = [row[: read.width] for row in read.rows_out if row[-1]]
+    name = _file(evidence, manifest)["failed_rows"]
+    yield from _differs(1, "whether there are failed rows", name is not None, bool(expected))
+    if name is not None and evidence.order is None:
+        try:
+            header, *rows = _cells((evidence.data_dir / name).read_bytes())
+        except (OSError, ValueError, csv.Error) as error:
+            yield Objection(1, f"{name} cannot be read: {error}")
+            return
+        yield from _differs(1, "the header of the failed rows", header, read.header_in)
+        yield from _differs(1, "the failed rows", rows, expected)
+
+
+def _analytics(evidence: Evidence, manifest: Mapping[str, Any], read: _Read) -> Iterator[Objection]:
+    """What the analytics count is what there is, where they were written."""
+    if manifest["reports"]["state"] != "written":
+        return
+    failed = sum(1 for row in read.rows_out if row[-1])
+    expected = {
+        "rows_total": len(read.rows_out),
+        "rows_ok": len(read.rows_out) - failed,
+        "error_count": failed,
+    }
+    for name in manifest["reports"]["files"]:
+        path = evidence.data_dir / name
+        if not path.exists():
+            yield Objection(3, f"{name} is gone")
+        elif path.suffix == ".csv":
+            told = {row[1]: row[2] for row in _cells(path.read_bytes()) if row[0] == "performance"}
+            for one, count in expected.items():
+                yield from _differs(1, f"{one} in the analytics", told.get(one), str(count))
 
 
 # Promise 2: output order is input order.

@@ -65,6 +65,15 @@ class Published:
             if line[-1]
         ]
         self._put(self.manifest_path.with_name("failed_ranges.json"), json.dumps(ranges))
+        rows = [render_line(line[: len(INPUT_COLUMNS)]) for line in self.lines if line[-1]]
+        self._put(self.manifest_path.with_name("failed_rows.csv"), render_line(INPUT_COLUMNS) + "".join(rows))
+        figures = {
+            "rows_total": len(self.lines),
+            "rows_ok": len(self.lines) - len(rows),
+            "error_count": len(rows),
+        }
+        text = "".join(f"performance,{name},{count}\n" for name, count in figures.items())
+        self._put(self.manifest_path.with_name("analytics_t1.csv"), text)
 
     def _put(self, path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,12 +95,14 @@ class Published:
             "label": LABEL, "status": "published", "rows_in": rows, "rows_ok": rows - failed,
             "rows_failed": failed, "rows_missing": 0, "merged_output": f"output/{self.output.name}",
             "rows_out": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "parts": 3,
+            "failed_rows": f"logs/{RUN}/failed_rows.csv" if failed else None,
         }  # fmt: skip
         return {
             "status": "completed_with_failures",
             "rows": {"in": rows, "ok": rows - failed, "failed": failed},
             "failed_by_reason": {reason: self.failed.count(reason) for reason in self.failed},
             "files": [file],
+            "reports": {"state": "written", "files": [f"logs/{RUN}/analytics_t1.csv"], "failures": 0},
         }
 
     def evidence(self) -> Evidence:
@@ -286,6 +297,25 @@ def test_objects_to_wrong_reasons_and_status(published: Published) -> None:
 def test_objects_to_failed_ranges_that_are_gone(published: Published) -> None:
     published.manifest_path.with_name("failed_ranges.json").unlink()
     assert objections(published.evidence()) == {1}
+
+
+def test_objects_to_failed_rows_that_are_gone_or_others(published: Published) -> None:
+    path = published.manifest_path.with_name("failed_rows.csv")
+    text = path.read_text()
+    path.write_text(text.replace(",", ";", 1))
+    assert objections(published.evidence()) == {1}
+    path.write_text("".join(text.splitlines(keepends=True)[:-1]))
+    assert objections(published.evidence()) == {1}
+    path.unlink()
+    assert objections(published.evidence()) == {1}
+
+
+def test_objects_to_analytics_that_are_gone_or_count_otherwise(published: Published) -> None:
+    path = published.manifest_path.with_name("analytics_t1.csv")
+    path.write_text(path.read_text().replace(",120", ",119"))
+    assert objections(published.evidence()) == {1}
+    path.unlink()
+    assert objections(published.evidence()) == {3}
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,6 @@ class Reporter:
                 stdin=subprocess.PIPE,
                 stdout=errors,
                 stderr=errors,
-                cwd="/",
                 env=environment,
                 start_new_session=True,  # Ctrl-C goes to the merger
             )

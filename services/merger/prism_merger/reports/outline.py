@@ -84,7 +84,7 @@ def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
     if missing:
         yield f"{number(missing)} rows never came back; they count as failed."
     if _RULES in manifest["models"]:
-        yield f"{_RULES} answers by rules: it is no language model, and its answers are for trying things out."
+        yield f"{_RULES} answers by rules: it is no language model; its answers are for trying things out."
     if len(manifest["model_digests"]) > 1:
         yield "The model changed while the run went on: answers of two models stand side by side."
     if found.extra_calls:

@@ -17,7 +17,7 @@ _MARKS = {Origin.ORGANIC: " ✻", Origin.RULED: " ·"}
 def summary(facts: Facts, found: Figures, findings: Findings) -> str:
     """Return the whole document."""
     parts = [
-        f"# {code(facts.run_id, 130)}",
+        f"# Run {code(facts.run_id, 130)}",
         f"**{outline.state(facts)}** — {outline.headline(facts, found)}",
         *_warnings(facts, found, findings),
         *_overview(facts, found),
