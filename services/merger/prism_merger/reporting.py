@@ -10,6 +10,7 @@ given up too; nothing else ever waits for them.
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -36,7 +37,8 @@ COMMAND = (sys.executable, "-P", "-m", "prism_merger.reports", "--with-parent")
 MOST_FAILURES = 3
 # More starts than that without a seen end: the merger itself died each time.
 MOST_STARTS = 10
-_RETRY_S = 1.0
+# Before the second try and the third: what a kill ends is mended at once, what a full disk ends is not.
+_RETRY_S = (1.0, 30.0)
 # A million rows take half a minute; a slow, busy machine may need ten times that.
 _DEADLINE_S = 180.0
 _DEADLINE_S_PER_ROW = 0.0003
@@ -112,8 +114,10 @@ class Reporter:
             facts = self._facts(run)
             replace_file(self._facts_path, [facts.model_dump_json().encode()])
             process = self._start()
-        except OSError as error:
-            self._failed(run, str(error))
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # what nobody foresaw of one run must not stop the others
+            self._failed(run, repr(error))
             return
         rows = sum(one.rows for one in facts.files)
         self._writing = _Writing(run.run_id, process, now + _DEADLINE_S + rows * _DEADLINE_S_PER_ROW)
@@ -153,7 +157,7 @@ class Reporter:
 
     def _failed(self, run: RunAccount, why: str) -> None:
         run.report_failures += 1
-        self._not_before[run.run_id] = self._clock() + _RETRY_S * run.report_failures
+        self._not_before[run.run_id] = self._clock() + _RETRY_S[min(run.report_failures, len(_RETRY_S)) - 1]
         self._save(run)
         log.warning("reports_failed", run=run.run_id, failures=run.report_failures, reason=why)
 

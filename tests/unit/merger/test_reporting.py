@@ -13,6 +13,7 @@ import pytest
 
 from prism.messages import MergeState
 from prism_merger.accounts import ReportsState, RunAccount, Stage
+from prism_merger.plans import RunPlan
 from prism_merger.recovery import adopt_published
 from prism_merger.reporting import COMMAND, MOST_FAILURES, MOST_STARTS, Reporter
 from prism_merger.reports.__main__ import main
@@ -105,6 +106,21 @@ def test_what_fails_three_times_is_given_up(tmp_path: Path) -> None:
     assert (desk.run.reports, desk.run.report_starts) == (ReportsState.GIVEN_UP, MOST_FAILURES)
     assert manifest(desk.world) == {"state": "given_up", "files": [], "failures": MOST_FAILURES}
     assert desk.told == [ReportsState.GIVEN_UP]
+
+
+@pytest.mark.promise(9)
+def test_what_nobody_foresaw_of_a_run_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(finished(tmp_path, ROWS))
+    plan = desk.world.ledger.plan
+
+    def broken_while_due(run_id: str) -> RunPlan:
+        if desk.run.reports is ReportsState.DUE:
+            raise ZeroDivisionError
+        return plan(run_id)
+
+    monkeypatch.setattr(desk.world.ledger, "plan", broken_while_due)
+    desk.turn_until(settled(desk), step_s=10.0)
+    assert desk.run.reports is ReportsState.GIVEN_UP
 
 
 def test_after_a_failure_it_waits_before_it_tries_again(tmp_path: Path) -> None:

@@ -39,5 +39,5 @@
 
   draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  addEventListener("beforeprint", draw);
+  matchMedia("print").addEventListener("change", draw);
 })();
