@@ -119,6 +119,7 @@ def test_a_run_is_listed_with_what_the_manifest_knows(site: Site, tmp_path: Path
     assert others == {
         "logs/r1/run_manifest.json": "manifest",
         "logs/r1/failed_ranges.json": "failures",
+        "logs/r1/failed_rows.csv": "failures",
         "checkpoints/r1/checkpoint_r1_march_part0001.csv": "part",
     }
     for path in others:
