@@ -66,6 +66,7 @@ def test_a_job_over_two_files_from_start_to_end_without_a_fleet(desks: Maker) ->
     await_true(lambda: desk.fleet_pids() == [], "the fleet has gone down by itself")
 
 
+@pytest.mark.chaos
 @pytest.mark.promise(5)
 def test_everything_killed_at_40_percent_and_resumed_pays_for_no_merged_row_again(desks: Maker) -> None:
     content = table(300)
@@ -89,12 +90,13 @@ def test_everything_killed_at_40_percent_and_resumed_pays_for_no_merged_row_agai
     assert max(stats["calls_by_rows"].values()) == (2 if twice else 1)
 
 
+@pytest.mark.chaos
 def test_pause_everything_restarted_resume(desks: Maker) -> None:
     content = table(300)
     calm = desks("calm", t=content)
     assert calm.run("--run-id", "r1").returncode == 0
     desk = desks("paused", t=content)
-    desk.control(latency_ms=100.0, slots=2, reset=True)
+    desk.control(latency_ms=400.0, slots=2, reset=True)
     desk.begin("--run-id", "r1")
     desk.await_done("r1", 90)
     paused = desk.run("--pause-run", "--run-id", "r1")
@@ -105,6 +107,7 @@ def test_pause_everything_restarted_resume(desks: Maker) -> None:
     assert calls < 60
     desk.kill_everything()
     assert desk.run("--monitor-only", "--run-id", "r1").returncode == 4, "no fleet is up"
+    desk.control(latency_ms=0.0, slots=0)
     resumed = desk.run("--resume-run", "--run-id", "r1")
     assert resumed.returncode == 0, resumed.stderr
     done = desk.run("--monitor-only", "--run-id", "r1")

@@ -113,7 +113,7 @@ def test_5_row_ids_are_names_not_numbers(desk: Desk, run_id: str, row_ids: list[
 
 def test_6_without_sentiment_with_strange_labels_and_with_calls_that_hang(desk: Desk) -> None:
     """There: a crash, a lost batch, a call that never ended, and `errors` 0 beside error rows."""
-    desk.control(faults="nan=0.1,long_number=0.1,text:HANGS=hang,text:BROKEN=missing_key")
+    desk.control(faults="nan=0.1,long_number=0.1,text:HANGS=hang,text:BROKEN=http_500")
     content = "Message\n" + "".join(
         f"message {number}{' HANGS' if number == 17 else ' BROKEN' if number == 33 else ''}\n"
         for number in range(60)
@@ -121,7 +121,7 @@ def test_6_without_sentiment_with_strange_labels_and_with_calls_that_hang(desk: 
     job(desk, "strange", content, f"model: {{name: {MODEL}, batch_size: 5, retries: 3, delay: 0}}\n", code=6)
     rows = desk.rows("strange", "t")
     failed = {number: row["Error"] for number, row in enumerate(rows) if row["Error"]}
-    assert failed == {17: "model_timeout", 33: "schema_violation"}
+    assert failed == {17: "model_timeout", 33: "model_error"}
     assert all(row["Topic"] == "" for row in rows if row["Error"]), "no error stands in a data cell"
 
     def errors() -> int:
