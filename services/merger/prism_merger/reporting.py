@@ -241,6 +241,7 @@ def _file_facts(file: FileAccount, plan: RunPlan, places: Places, store: Store) 
         label=file.label,
         columns=source.columns,
         delimiter=source.delimiter,
+        ranges=source.ranges,
         rows=source.rows,
         rows_ok=file.ok,
         rows_failed=file.rows_failed,

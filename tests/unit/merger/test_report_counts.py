@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prism.tables import neutralise, render_line
 from prism_merger.reports.blocks import Block, file_blocks, stored_blocks
 from prism_merger.reports.counting import EDGES, BoundedCounter, Lengths
+from prism_merger.reports.facts import FileFacts
 from prism_merger.reports.findings import Origin, Vocabulary, cross_table, distribution
 from prism_merger.reports.tally import count_rows
 from prism_merger.store import RowReader
@@ -196,3 +197,9 @@ def test_blocks_have_an_end_in_rows_and_in_bytes(tmp_path: Path) -> None:
     assert next(iter(stored_blocks(reader, file_id, most_rows=20))).stretches == ((0, 10), (10, 10))
     assert isinstance(next(iter(stored_blocks(reader, file_id))), Block)
     reader.close()
+
+
+def test_samples_have_the_numbers_that_the_file_gives_its_rows() -> None:
+    file = FileFacts(label="march", ranges=[(3, 4), (10, 12)])
+    assert [file.number(ordinal) for ordinal in range(5)] == [3, 4, 10, 11, 12]
+    assert FileFacts(label="march").number(7) == 8

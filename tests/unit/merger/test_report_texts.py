@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.messages import RunState
+from prism_merger.reports import outline
 from prism_merger.reports.analytics import HEADER, analytics
 from prism_merger.reports.facts import Facts
 from prism_merger.reports.figures import figures
@@ -214,3 +215,19 @@ def test_words_for_numbers() -> None:
         "–", "5.0 s", "1 min 05 s", "1 h 02 min", "2 d 7 h 33 min",
     ]  # fmt: skip
     assert (len(bar(1, 1)), bar(1, 10_000), bar(0, 5)) == (24, "▏", "")
+
+
+def test_outputs_of_several_formats_are_listed(told: Facts) -> None:
+    files = told.manifest["files"]
+    outputs = [
+        {"path": f"output/x.{form}", "rows": 3, "bytes": 9, "sha256": "ab", "renamed_because": because}
+        for form, because in (("csv", None), ("parquet", "x.parquet was there already"))
+    ]
+    several = told.model_copy(
+        update={"manifest": told.manifest | {"files": [files[0] | {"outputs": outputs}]}}
+    )
+    assert [one.path for one in outline.outputs(several)] == ["output/x.csv", "output/x.parquet"]
+    assert "x.parquet was there already" in "".join(
+        outline.warnings(several, figures(several), count_rows(several))
+    )
+    assert [one.path for one in outline.outputs(told)] == ["output/r1_march.csv"]

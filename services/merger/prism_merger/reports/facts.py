@@ -26,12 +26,13 @@ class CodedColumn(Part):
 class FileFacts(Part):
     """One file, and where its merged rows are: in the store, or in a published CSV with all columns.
 
-    Neither: nothing is known but the counts.
+    Neither: nothing is known but the counts. `ranges`: see RunFile.
     """
 
     label: str
     columns: list[str] = []
     delimiter: str = ","
+    ranges: list[tuple[int, int]] = []
     rows: int = 0
     rows_ok: int = 0
     rows_failed: int = 0
@@ -43,6 +44,14 @@ class FileFacts(Part):
     def rows_merged(self) -> int:
         """Rows that have come back."""
         return self.rows_ok + self.rows_failed - self.rows_missing
+
+    def number(self, ordinal: int) -> int:
+        """Return the number that the file gives, from 1, to a row that the run numbers from 0."""
+        for first, last in self.ranges:
+            if ordinal <= last - first:
+                return first + ordinal
+            ordinal -= last - first + 1
+        return ordinal + 1
 
 
 class Facts(Part):

@@ -1,6 +1,7 @@
 """What summary and page tell of a run besides its rows: headline, settings, times, warnings."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from prism_merger.reports.facts import Facts
 from prism_merger.reports.figures import Figures
@@ -92,10 +93,31 @@ def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
     sort = manifest.get("sort_by") or {}
     if sort.get("ignored_because"):
         yield f"sort_by: {sort['ignored_because']}."
-    for one in manifest["files"]:
-        if one.get("renamed_because"):
-            yield f"{one['merged_output']}: {one['renamed_because']}."
+    for one in outputs(facts):
+        if one.renamed_because:
+            yield f"{one.path}: {one.renamed_because}."
     yield from facts.warnings
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """One published file, as the manifest has it."""
+
+    label: str
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    renamed_because: str
+
+
+def outputs(facts: Facts) -> Iterator[PublishedFile]:
+    """Yield what was published: of each file one output, or one in each format."""
+    for file in facts.manifest["files"]:
+        single = {"path": file["merged_output"], "rows": file["rows_out"], **file}
+        for one in file.get("outputs", [single] if file["merged_output"] else []):
+            because = one.get("renamed_because") or ""
+            yield PublishedFile(file["label"], one["path"], one["rows"], one["bytes"], one["sha256"], because)
 
 
 def failed_rows(facts: Facts) -> list[str]:

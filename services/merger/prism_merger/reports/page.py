@@ -10,6 +10,7 @@ import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from itertools import islice
 
 from plotly.offline import get_plotlyjs
 
@@ -189,17 +190,21 @@ def _run(facts: Facts) -> Iterator[str]:
         f"<tr><td class=name>{_text(name)}<td class=mono>{_text(value, 300)}</tr>" for name, value in entries
     )
     yield _wide(f"<h3>Settings</h3><table>{rows}</table>")
-    files = facts.manifest["files"][:_MOST_FILES]
     per_file = [
+        (_text(one.label), number(one.rows), number(one.rows_ok), number(one.rows_failed))
+        for one in facts.files[:_MOST_FILES]
+    ]
+    yield _wide(f"<h3>Files</h3>{_table(('file', 'rows', 'ok', 'failed'), per_file, 'lrrr')}")
+    published = [
         (
-            _text(one["label"]), number(one["rows_in"]), number(one["rows_ok"]), number(one["rows_failed"]),
-            f"<span class=mono>{_text(one['merged_output'] or '–', 300)}</span>",
-            f"<span class=mono>{_text(one['sha256'] or '–', 70)}</span>",
+            f"<span class=mono>{_text(one.path, 300)}</span>", number(one.rows), number(one.bytes),
+            f"<span class=mono>{_text(one.sha256, 70)}</span>",
         )
-        for one in files
+        for one in islice(outline.outputs(facts), _MOST_FILES)
     ]  # fmt: skip
-    header = ("file", "rows", "ok", "failed", "output", "SHA-256")
-    yield _wide(f"<h3>Files</h3>{_table(header, per_file, 'lrrrll')}")
+    if published:
+        header = ("output", "rows", "bytes", "SHA-256")
+        yield _wide(f"<h3>Outputs</h3>{_table(header, published, 'lrrl')}")
 
 
 def _card(plot: Plot, place: int) -> str:

@@ -1,6 +1,7 @@
 """`summary_{run_id}.md`: a run told in words and tables, to be read as it is or rendered."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from prism_merger.reports import outline
 from prism_merger.reports.facts import Facts
@@ -185,19 +186,10 @@ def _failures(facts: Facts, failures: Sequence[Failure]) -> Iterator[str]:
 def _outputs(facts: Facts) -> Iterator[str]:
     yield "## Outputs"
     rows = [
-        (
-            code(str(one["merged_output"]), 300),
-            number(one["rows_out"]),
-            number(one["bytes"]),
-            f"`{one['sha256']}`",
-        )
-        for one in facts.manifest["files"][:_MOST_FILES]
-        if one["merged_output"]
+        (code(one.path, 300), number(one.rows), number(one.bytes), f"`{one.sha256}`")
+        for one in islice(outline.outputs(facts), _MOST_FILES)
     ]
-    if not rows:
-        yield "None."
-        return
-    yield table(("file", "rows", "bytes", "SHA-256"), rows, "lrrl")
+    yield table(("file", "rows", "bytes", "SHA-256"), rows, "lrrl") if rows else "None."
 
 
 def _settings(facts: Facts) -> Iterator[str]:

@@ -124,8 +124,8 @@ class Tally:
             places = np.minimum(numbers * stretches // max(1, file.rows), stretches - 1)
             rows += np.bincount(places, minlength=stretches)
             failed += np.bincount(places[bad], minlength=stretches)
-            self._count_answers(file.label, table[~bad], numbers[~bad], layout)
-            self._count_failures(file.label, table[bad], numbers[bad], layout, failures is None)
+            self._count_answers(file, table[~bad], numbers[~bad], layout)
+            self._count_failures(file, table[bad], numbers[bad], layout, failures is None)
             seen, seen_failed = seen + len(table), seen_failed + int(bad.sum())
         if (seen, seen_failed) != (file.rows_merged, file.rows_failed - file.rows_missing):
             raise RowsChanged(
@@ -133,7 +133,7 @@ class Tally:
                 f" {file.rows_merged} with {file.rows_failed - file.rows_missing} were merged"
             )
         for one in failures or ():
-            self._sample_failure(one.reason, file.label, one.ordinal, one.row_id, one.detail)
+            self._sample_failure(one.reason, file, one.ordinal, one.row_id, one.detail)
         if seen and len(self._stretches) < MOST_STRETCHED_FILES:
             self._stretches.append(Stretch(file.label, tuple(rows.tolist()), tuple(failed.tolist())))
 
@@ -161,7 +161,7 @@ class Tally:
         )
 
     def _count_answers(
-        self, label: str, table: pd.DataFrame, numbers: np.ndarray[Any, Any], layout: _Layout
+        self, file: FileFacts, table: pd.DataFrame, numbers: np.ndarray[Any, Any], layout: _Layout
     ) -> None:
         values = [table[number].str.slice(0, _VALUE_CHARACTERS) for number in layout.coded]
         for column, cells in enumerate(values):
@@ -170,7 +170,7 @@ class Tally:
             if self._vocabularies[column] is None:
                 _add_lengths(self._free[column], table[layout.coded[column]])
             else:
-                self._sample_organic(label, column, cells, table, numbers, layout)
+                self._sample_organic(file, column, cells, table, numbers, layout)
         if self._crossed is not None:
             first, second = (values[one] for one in self._crossed)
             pairs = pd.DataFrame({"first": first, "second": second}).value_counts(sort=False)
@@ -181,8 +181,8 @@ class Tally:
             self._count_messages(table[layout.message], groups)
 
     def _sample_organic(
-        self, label: str, column: int, cells: pd.Series, table: pd.DataFrame, numbers: np.ndarray[Any, Any],
-        layout: _Layout,
+        self, file: FileFacts, column: int, cells: pd.Series, table: pd.DataFrame,
+        numbers: np.ndarray[Any, Any], layout: _Layout,
     ) -> None:  # fmt: skip
         words = self._vocabularies[column]
         assert words is not None
@@ -192,7 +192,7 @@ class Tally:
             kept = self._organic.setdefault((column, value), []) if self._has_room(column, value) else None
             if kept is not None and len(kept) < ORGANIC_SAMPLES:
                 row_id, text = _cell(table, index, layout.row_id), _cell(table, index, layout.message)
-                kept.append(_sample(label, int(numbers[index]), row_id, text))
+                kept.append(_sample(file, int(numbers[index]), row_id, text))
 
     def _has_room(self, column: int, value: str) -> bool:
         return (column, value) in self._organic or len(self._organic) < 10 * MOST_ORGANIC
@@ -206,19 +206,24 @@ class Tally:
             _add_lengths(self._messages.setdefault(value, Lengths()), messages[groups == value])
 
     def _count_failures(
-        self, label: str, table: pd.DataFrame, numbers: np.ndarray[Any, Any], layout: _Layout, sampled: bool
+        self,
+        file: FileFacts,
+        table: pd.DataFrame,
+        numbers: np.ndarray[Any, Any],
+        layout: _Layout,
+        sampled: bool,
     ) -> None:
         reasons = table[layout.error]
         for reason, count in reasons.value_counts(sort=False).items():
             self._reasons[str(reason)] += int(count)
         for index in range(min(len(table), MOST_SAMPLED) if sampled else 0):
             row_id = _cell(table, index, layout.row_id)
-            self._sample_failure(str(reasons.iloc[index]), label, int(numbers[index]), row_id, "")
+            self._sample_failure(str(reasons.iloc[index]), file, int(numbers[index]), row_id, "")
 
-    def _sample_failure(self, reason: str, label: str, ordinal: int, row_id: str, detail: str) -> None:
+    def _sample_failure(self, reason: str, file: FileFacts, ordinal: int, row_id: str, detail: str) -> None:
         kept = self._failure_samples[reason]
         if len(kept) < SAMPLES:
-            kept.append(_sample(label, ordinal, row_id, detail))
+            kept.append(_sample(file, ordinal, row_id, detail))
 
     def _all_failures(self) -> Iterator[Failure]:
         reasons = self._reasons.copy()
@@ -305,8 +310,8 @@ def _cell(table: pd.DataFrame, index: int, column: int | None) -> str:
     return "" if column is None else str(table[column].iloc[index])
 
 
-def _sample(label: str, ordinal: int, row_id: str, text: str) -> Sample:
-    return Sample(label, ordinal + 1, shorten(row_id, 40), shorten(text, _TEXT_CHARACTERS))
+def _sample(file: FileFacts, ordinal: int, row_id: str, text: str) -> Sample:
+    return Sample(file.label, file.number(ordinal), shorten(row_id, 40), shorten(text, _TEXT_CHARACTERS))
 
 
 def count_rows(facts: Facts) -> Findings:
