@@ -206,6 +206,9 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         run_id=run.run_id,
         parent=plan.record.parent,
         description=plan.job.project.description,
+        batch_size=plan.job.model.batch_size,
+        retries=plan.job.model.retries,
+        delay=plan.job.model.delay,
         manifest=manifest(run, plan, places, state),
         coded=[
             CodedColumn(

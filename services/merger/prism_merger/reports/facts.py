@@ -60,6 +60,9 @@ class Facts(Part):
     run_id: str
     parent: str = ""
     description: str = ""
+    batch_size: int = 0
+    retries: int = 0
+    delay: float = 0.0
     manifest: dict[str, Any]
     coded: list[CodedColumn] = []
     files: list[FileFacts] = []

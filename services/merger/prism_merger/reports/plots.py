@@ -156,7 +156,7 @@ def _bars(names: Sequence[str], counts: Sequence[int], whole: int, tones: Sequen
 
 def _bar_layout(names: Sequence[str]) -> dict[str, Any]:
     return {
-        "height": 60 + _BAR_PIXELS * max(2, len(names)),
+        "height": 60 + _BAR_PIXELS * len(names),
         "margin": {"l": 8, "r": 112, "t": 8, "b": 8},
         "bargap": 0.35,
         "xaxis": {"visible": False, "rangemode": "tozero"},
@@ -217,8 +217,8 @@ def _positions(stretches: Sequence[Stretch]) -> Plot:
                 "fill": "tozeroy" if len(failing) == 1 else "none",
                 **({"tone": "bad"} if len(failing) == 1 else {}),
                 "name": _escaped(one.label),
-                "x": [_percent_at(place, one) for place in range(len(one.rows))],
-                "y": [bad / rows if rows else None for rows, bad in zip(one.rows, one.failed, strict=True)],
+                "x": [_percent_at(place, one) for place in range(len(one.rows) + 1)],
+                "y": _shares(one),
                 "hovertemplate": "%{y:.1%} of the rows at %{x} %<extra>%{fullData.name}</extra>",
             }
             for one in failing
@@ -241,6 +241,12 @@ def _positions(stretches: Sequence[Stretch]) -> Plot:
     )
 
 
+def _shares(one: Stretch) -> list[float | None]:
+    """Return each stretch's share of failed rows; the last twice: a step ends where the next begins."""
+    shares = [bad / rows if rows else None for rows, bad in zip(one.rows, one.failed, strict=True)]
+    return [*shares, *shares[-1:]]
+
+
 def _percent_at(place: int, one: Stretch) -> float:
     return round(100 * place / len(one.rows), 1)
 
@@ -250,7 +256,7 @@ def _boxes(title: str, groups: Sequence[tuple[str, Lengths]]) -> Plot:
     names = [name for name, _ in groups]
     return Plot(
         title=title,
-        note="in characters; box: the middle half of the texts, whiskers: 5 % to 95 %, about",
+        note="in characters; box: the middle half, whiskers: 5 % to 95 %",
         data=[
             {
                 "type": "box",
