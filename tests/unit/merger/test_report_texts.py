@@ -184,6 +184,9 @@ def test_warnings_come_first_and_settings_are_told(told: Facts) -> None:
     text = markdown(told)
     assert "> ⚠ sort\\_by: no such column: input order kept in march." in text
     assert f"`{told.manifest['prompt_sha256']}`" in text
+    # The job names neither: the defaults were in force.
+    assert re.search(r"\| rows per call +\| `10` ", text)
+    assert "`3, the second after 1 s`" in text
     assert "prism retry r1" in text
     assert "`logs/r1/failed_rows.csv`" in text
     assert told.manifest["files"][0]["sha256"] in text

@@ -37,7 +37,7 @@ def headline(facts: Facts, found: Figures) -> str:
 
 def settings(facts: Facts) -> Iterator[tuple[str, str]]:
     """Yield what the run was asked to do: name and value."""
-    manifest, job = facts.manifest, facts.manifest.get("config_snapshot") or {}
+    manifest = facts.manifest
     yield "project", f"{manifest['project']} {manifest['version']}"
     if manifest.get("job"):
         yield "job file", str(manifest["job"])
@@ -48,14 +48,8 @@ def settings(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "model", ", ".join(manifest["models"]) or manifest["model_name"] or "–"
     for digest in manifest["model_digests"]:
         yield "model digest", str(digest)
-    model = job.get("model")
-    for key, title in (
-        ("batch_size", "rows per call"),
-        ("retries", "tries per row"),
-        ("delay", "delay in s"),
-    ):
-        if isinstance(model, dict) and key in model:
-            yield title, one_line(str(model[key]))
+    yield "rows per call", number(facts.batch_size)
+    yield "tries per row", f"{number(facts.retries)}, the second after {facts.delay:g} s"
     yield "columns to code", ", ".join(one.name for one in facts.coded) or "–"
     yield "prompt SHA-256", str(manifest.get("prompt_sha256") or "–")
     if manifest.get("sort_by"):
