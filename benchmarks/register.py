@@ -15,6 +15,7 @@ from benchmarks.cases import (
 from benchmarks.controller import controller
 from benchmarks.figure import Figure
 from benchmarks.reports import reports
+from benchmarks.formats import formats
 
 CASES: dict[str, Callable[[], list[Figure]]] = {
     "at_once": at_once,
@@ -27,4 +28,5 @@ CASES: dict[str, Callable[[], list[Figure]]] = {
     "recovery": recovery,
     "memory": memory,
     "reports": reports,
+    "formats": formats,
 }

@@ -188,8 +188,13 @@ def _add_init(commands: Commands) -> None:
 
 
 def _add_submit(commands: Commands) -> None:
-    submit = _add_client(commands, "submit", "send a CSV to be annotated")
-    submit.add_argument("file", type=Path, metavar="FILE", help="a CSV, or a gzipped one (.gz)")
+    submit = _add_client(commands, "submit", "send a table to be annotated")
+    submit.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="CSV, TSV, JSON Lines (.jsonl) or Parquet, gzipped (.gz) or not",
+    )
     submit.add_argument("--job", required=True, type=_job, metavar="NAME", help="the job file NAME.yaml")
     submit.add_argument("--run-id", type=_run_id, metavar="ID", help="the run's id (default: one is made)")
     submit.add_argument("--label", metavar="L", help="the file's name in the output (default: FILE's)")

@@ -21,7 +21,7 @@ class OutputFile(Part):
 
     label: str
     format: str = "csv"
-    path: str = Field(description="relative to the merger's data folder")
+    path: str = Field(description="relative to the merger's folder; empty for a file that lies elsewhere")
     uri: str = ""
     rows: int
     bytes: int

@@ -22,7 +22,7 @@ SIGNATURES = (
     (b"\x1f\x8b", "the file is gzip; send it with `content-encoding: gzip`, or unpacked"),
     (b"PK\x03\x04", "the file is a ZIP archive or an Excel workbook; save it as CSV (UTF-8)"),
 )
-_JSON = re.compile(r'\s*\[?\s*\{\s*("([^"\\]|\\.)*"\s*:|\r?\n)')
+_JSON = re.compile(r'\s*[\[{][\s\[{]*("([^"\\]|\\.)*"\s*:|$)')
 PARQUET_MAGIC = b"PAR1"  # at both ends
 # csv's own limit is one for the whole process; ours are per format, and `LineSource` bounds the memory.
 FIELD_SIZE_LIMIT = (1 << 31) - 1

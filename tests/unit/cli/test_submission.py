@@ -88,6 +88,14 @@ def test_a_gzipped_file_is_said_to_be_one(tmp_path: Path) -> None:
     assert submission.address(OPTIONS_OF(file=path), source, NOW).label == "march"
 
 
+@pytest.mark.parametrize("name", ["march.tsv", "march.jsonl.gz", "march.parquet", "march.NDJSON", "march.gz"])
+def test_a_label_is_the_name_without_its_endings(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    envelope = submission.address(OPTIONS_OF(file=path), submission.examine(path), NOW)
+    assert (envelope.label, envelope.filename) == ("march", name)
+
+
 def OPTIONS_OF(**fields: object) -> Namespace:
     return Namespace(**{**vars(OPTIONS), **fields})
 

@@ -178,6 +178,22 @@ def test_what_is_neither_yes_nor_no(tmp_path: Path, word: str) -> None:
         ("table: {delimiter: '\"'}", "table.delimiter"),
         ('table: {delimiter: "\\n"}', "table.delimiter"),
         ('table: {delimiter: "\\0"}', "table.delimiter"),
+        ("table: {format: xlsx}", "table.format"),
+        ("table: {format: tsv, delimiter: ';'}", "format is tsv, and delimiter is ';'"),
+        ("table: {columns: {RowID: id, Message: id}}", "'id' of the file cannot be two columns"),
+        ("table: {columns: {Message: ''}}", "a name is empty"),
+        ("output: {formats: []}", "output.formats"),
+        ("output: {formats: [csv, csv]}", "'csv' stands there twice"),
+        ("output: {formats: [xml]}", "output.formats"),
+        ("output: {columns: []}", "output.columns"),
+        ("output: {columns: [a, b, a]}", "'a' stands there twice"),
+        ("output: {directory: /etc}", "must be a folder below"),
+        ("output: {directory: 's3://key:secret@bucket/x'}", "no credentials"),
+        ("output: {directory: 's3://bucket/../x'}", "or a URI such as"),
+        ("output: {directory: 'simplecache::s3://bucket'}", "or a URI such as"),
+        ("output: {directory: 's3://bucket/a b'}", "or a URI such as"),
+        ("output: {directory: 's3://'}", "or a URI such as"),
+        ("output: {checkpoints: {directory: 's3://bucket/x'}}", "must be a folder below"),
         ("a: [b", "not YAML"),
         ("a: !!python/object/apply:os.system [id]\nb: c: d", "not YAML"),
         ("? [a]\n: b", "line 1: a key is a list"),
@@ -319,3 +335,15 @@ def test_whatever_the_fields_a_job_or_a_refusal(fields: object) -> None:
 )
 def test_how_many_failures_a_merge_allows(limit: str | None, rows: int, failed: int, allowed: bool) -> None:
     assert Merge(max_failed=limit).allows(rows, failed) is allowed
+
+
+def test_a_delimiter_is_the_jobs_or_that_of_the_kind() -> None:
+    assert parse_job({}).table.delimiter_of("csv") == ","
+    assert parse_job({}).table.delimiter_of("tsv") == "\t"
+    assert parse_job({"table": {"delimiter": ","}}).table.delimiter_of("tsv") == ","
+    assert parse_job({"table": {"format": "tsv"}}).table.delimiter_of("tsv") == "\t"
+
+
+def test_an_output_goes_to_a_folder_or_a_uri() -> None:
+    assert parse_job({"output": {"directory": "out/"}}).output.uri is None
+    assert parse_job({"output": {"directory": "s3://bucket/x/"}}).output.uri == "s3://bucket/x"
