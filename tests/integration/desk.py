@@ -1,7 +1,11 @@
 """An active ingestor on a stage, and what a person does with it: drop a file, look at its run."""
 
+import io
 import json
 import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prism.messages import Batch, MergeState, RunRecord, RunState
 from tests.integration.stage import Stage, await_value
@@ -9,6 +13,13 @@ from tests.integration.stage import Stage, await_value
 
 def csv_of(rows: int, text: str = "text") -> bytes:
     return ("RowID,Message\n" + "".join(f'{n},"{text} {n}, ""quoted"""\n' for n in range(rows))).encode()
+
+
+def parquet_of(rows: int, text: str = "text") -> bytes:
+    found, sink = expected_rows(rows, text), io.BytesIO()
+    columns = {"RowID": [int(one) for one, _ in found], "Message": [cell for _, cell in found]}
+    pq.write_table(pa.table(columns), sink, row_group_size=37)
+    return sink.getvalue()
 
 
 def rows_of(batches: list[Batch]) -> list[list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from prism.kafka.admin import delete_below, topic_ends
 from prism.messages import MergeState, RunState
 from prism.runs.credit import MIN_WINDOW
-from tests.integration.desk import Desk, csv_of
+from tests.integration.desk import Desk, csv_of, expected_rows, parquet_of, rows_of
 from tests.integration.stage import PARTITIONS, Stage, await_value
 
 
@@ -58,7 +58,10 @@ def test_what_waits_for_a_worker_is_not_fed_again(stage: Stage) -> None:
 
 @pytest.mark.promise(6)
 def test_a_stand_by_takes_over_and_feeds_on_without_repeating(stage: Stage) -> None:
-    desk = unmerged(stage, 400)
+    """A converted source: the second one makes the same CSV of it, and goes on at the first one's offsets."""
+    desk = Desk(stage)
+    desk.drop(parquet_of(800), run_id="r", filename="march.parquet")
+    desk.fed("r", MIN_WINDOW)
     second = stage.ingestor(active=False)
     second.await_ready()
     stage.put_progress("r", 30, label="march")
@@ -69,6 +72,7 @@ def test_a_stand_by_takes_over_and_feeds_on_without_repeating(stage: Stage) -> N
     stage.put_progress("r", 50, label="march")
     batches = desk.fed("r", MIN_WINDOW + 50)
     assert [batch.sequence for batch in batches] == list(range(MIN_WINDOW + 50))
+    assert rows_of(batches) == expected_rows(2 * (MIN_WINDOW + 50))
     assert {record.epoch for record in stage.states("r")} == {1, 2}
     assert second.terminate() == 0
 
