@@ -16,6 +16,9 @@ from prism.tables import render_line
 # Of a row group: enough to pack well, and no more than memory can hold of long rows.
 GROUP_ROWS = 50_000
 GROUP_BYTES = 32 << 20
+# Of a row group, the piece that is in hand as texts: a divisor of it.
+PIECE_ROWS = 1000
+PIECE_BYTES = 1 << 20
 
 Blocks = Iterable[list[bytes]]
 
@@ -96,18 +99,31 @@ def parquet_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
     from prism_merger.parquet_file import ParquetFile
 
     file = ParquetFile(layout.names, layout.place_of("Batch_Size"), layout.place_of("Error"))
-    held: list[list[str]] = []
+    count = size = 0
+    for piece in _pieces(blocks):
+        file.add(list(layout.cells(piece)))
+        count, size = count + len(piece), size + sum(map(len, piece))
+        if count >= GROUP_ROWS or size >= GROUP_BYTES:
+            yield file.group()
+            count = size = 0
+    if count:
+        yield file.group()
+    yield file.end()
+
+
+def _pieces(blocks: Blocks) -> Iterator[list[bytes]]:
+    """Yield the lines in pieces that do not depend on how they come, each a part of a row group."""
+    held: list[bytes] = []
     size = 0
     for block in blocks:
-        for row, line in zip(layout.cells(block), block, strict=True):
-            held.append(row)
+        for line in block:
+            held.append(line)
             size += len(line)
-            if len(held) >= GROUP_ROWS or size >= GROUP_BYTES:
-                yield file.group(held)
+            if len(held) >= PIECE_ROWS or size >= PIECE_BYTES:
+                yield held
                 held, size = [], 0
     if held:
-        yield file.group(held)
-    yield file.end()
+        yield held
 
 
 CHUNKS: dict[str, Callable[[Layout, Blocks], Iterator[bytes]]] = {

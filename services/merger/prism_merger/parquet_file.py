@@ -13,13 +13,22 @@ class ParquetFile:
     def __init__(self, names: Sequence[str], size_at: int | None, error_at: int | None) -> None:
         self._size_at, self._error_at = size_at, error_at
         self._sink = _Sink()
+        self._held: list[pa.RecordBatch] = []
         self._schema = pa.schema([self._field(number, name) for number, name in enumerate(names)])
+        # Arrow's own pools keep what they have had.
+        pa.set_memory_pool(pa.system_memory_pool())
         self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
 
-    def group(self, rows: Sequence[Sequence[str]]) -> bytes:
-        """Return the bytes of a row group."""
+    def add(self, rows: Sequence[Sequence[str]]) -> None:
+        """Take rows for the next row group; here they take a fraction of what they took as texts."""
         columns = [self._column(number, cells) for number, cells in enumerate(zip(*rows, strict=True))]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=len(rows))
+        self._held.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+    def group(self) -> bytes:
+        """Return the bytes of the row group of what was added."""
+        table = pa.Table.from_batches(self._held, schema=self._schema)
+        self._held = []
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
         return self._sink.taken()
 
     def end(self) -> bytes:

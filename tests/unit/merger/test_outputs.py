@@ -77,6 +77,8 @@ def test_types_of_the_other_formats(tmp_path: Path) -> None:
 def test_row_groups_are_bounded_in_rows_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prism_merger.layouts.GROUP_ROWS", 4)
     monkeypatch.setattr("prism_merger.layouts.GROUP_BYTES", 150)
+    monkeypatch.setattr("prism_merger.layouts.PIECE_ROWS", 2)
+    monkeypatch.setattr("prism_merger.layouts.PIECE_BYTES", 100)
     layout = Layout.of(COLUMNS, None, ",")
     short = [render_line([str(n), "", "", "m", "1", "r", ""]).encode() for n in range(9)]
     long = [render_line([str(n), "x" * 100, "", "m", "1", "r", ""]).encode() for n in range(3)]
