@@ -39,6 +39,7 @@ MAX_HEADER_BYTES = 1_000_000
 # JSON writes a control character with six bytes: a row of millions of them would fit in no message.
 MAX_TRAVELLING_BYTES = RESULT_MAX_BYTES - 1_000_000
 _NO_ROOM = (FileReason.NO_SPACE, FileReason.GZIP_BOMB)
+_NOT_CONVERTED = (FileReason.MALFORMED_JSONL, FileReason.MALFORMED_PARQUET)
 # Twice: a RowID travels beside the cells too.
 _LONG_ROW = MAX_TRAVELLING_BYTES // 13
 
@@ -264,6 +265,9 @@ class Checker:
             if file.columns and error.reason in _NO_ROOM:
                 # It was accepted before: what is too small is this disk.
                 raise OSError(errno.ENOSPC, error.detail) from None
+            if file.columns and error.reason in _NOT_CONVERTED:
+                # The same bytes could be read before: this machine is short of something.
+                raise OSError(errno.EAGAIN, error.detail) from None
             raise
         return file, plain
 

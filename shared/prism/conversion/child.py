@@ -11,7 +11,9 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from prism.conversion.json_lines import convert_json_lines
@@ -64,6 +66,9 @@ def _die_with(parent: int) -> None:
 
 
 def _limit(memory_bytes: int) -> None:
+    # Where a container's memory is short, this process goes first, not the one that feeds every run.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     _lower(resource.RLIMIT_CORE, 0)
     if sys.platform.startswith("linux"):  # elsewhere the address space has no limit that holds
         _lower(resource.RLIMIT_AS, memory_bytes)

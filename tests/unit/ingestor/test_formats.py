@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from prism.messages import CutPosition, FileReason, MessageSource, RunFile, RunRecord, RunState, UriSource
 from prism.runs.job import parse_job
 from prism.tables import TableFormat, read_header, read_rows
+from prism_ingestor import checking
 from prism_ingestor.checking import Checked, Checker, source_kind, table_format
 from prism_ingestor.feeding import FileFeed
 from prism_ingestor.sources import PlainFile, Sources
@@ -353,3 +355,25 @@ def test_a_uri_without_an_ending_has_the_name_that_was_told() -> None:
     named = UriSource(uri="file:///data/a%20b.jsonl.gz")
     assert source_kind(parse_job({}), RunFile(label="l", filename="a.csv", source=named)) == "jsonl"
     assert TableFormat().converted is False
+
+
+@pytest.mark.promise(9)
+def test_a_reader_that_breaks_down_fails_no_run_that_was_accepted(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = desk.check(desk.file(parquet_bytes(), "t.parquet"))
+    (tmp_path / "stand_in.py").write_text("import os; os.kill(os.getpid(), 9)")
+    started = subprocess.Popen
+    broken: list[int] = []
+
+    def start(command: list[str], **options: Any) -> Any:
+        if len(broken) < 2:
+            broken.append(1)
+            command = [command[0], str(tmp_path / "stand_in.py")]
+        return started(command, **options)
+
+    monkeypatch.setattr(checking, "RETRY_S", 0.05)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    assert desk.check(desk.file(parquet_bytes(), "t.parquet")).reason is FileReason.MALFORMED_PARQUET
+    again = desk.check(accepted.file)
+    assert (again.reason, len(broken)) == (None, 2)

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.messages import RunRecord
+from prism.messages import MergeState, RunRecord
 from prism.runs.columns import output_columns
 from prism.service import fault
+from prism.service.readiness import Readiness
 from prism.tables import render_line
 from prism_merger.accounts import Outcome, Stage, file_from_json
+from prism_merger.desk import Desk
+from prism_merger.finishing import Finisher
 from prism_merger.layouts import CHUNKS, Layout
 from prism_merger.recovery import adopt_published
 from prism_merger.shelves import StoreAway
+from prism_merger.store import RowReader
 from tests.unit.merger.test_publication import Killed, all_results, published, table
 from tests.unit.merger.world import World, run_record
 
@@ -383,3 +388,47 @@ def test_a_driver_that_is_not_installed_is_named(tmp_path: Path) -> None:
     world.merge(all_results(record))
     with pytest.raises(StoreAway, match="adlfs"):
         world.finish()
+
+
+@pytest.mark.promise(10)
+def test_whoever_asks_hears_what_a_publication_waits_for(
+    tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, now, readiness = stored(tmp_path, ["csv"]), [0.0], Readiness("files")
+    readiness.set("files", True)
+    desk = Desk(lambda: RowReader(world.store.path))
+    finisher = Finisher(
+        world.store,
+        world.ledger,
+        world.table,
+        desk,
+        world.publisher,
+        readiness,
+        lambda: now[0],
+        10.0,
+        tmp_path,
+    )
+
+    def turn_until(reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not reached():
+            assert time.monotonic() < deadline
+            now[0] += 0.3
+            finisher.turn([])
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bucket), "put_file", refuse)
+        turn_until(lambda: bool(world.run().waits_for))
+        world.teller.tell(world.run())
+        said = world.outlet.told[-1]
+        assert said.state is MergeState.PUBLISHING
+        assert said.detail == "cannot publish r1: memory://bucket/prism cannot be written: no route to host"
+        assert "no route to host" in (readiness.reason() or "")
+    turn_until(lambda: world.run().stage is not Stage.PUBLISHING and "r1" not in desk)
+    turn_until(lambda: world.outlet.told[-1].state is MergeState.PUBLISHED)
+    assert world.outlet.told[-1].detail is None
+    assert readiness.reason() is None
+    desk.close()
