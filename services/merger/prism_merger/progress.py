@@ -79,7 +79,7 @@ class ProgressMaker:
         return Progress(
             run_id=run.run_id,
             state=merge_state(run),
-            detail=run.detail or run.waits_for or blocked,
+            detail=run.waits_for or run.detail or blocked,
             results_partition=position.partition,
             topic_id=position.topic_id,
             read_to=position.read_to,

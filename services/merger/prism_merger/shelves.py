@@ -207,7 +207,11 @@ class StoreShelf:
         store.put_file(str(temporary), beside)
         if self._scheme in ("file", "local"):
             _sync(Path(beside))
-            claim(Path(beside), Path(path))
+            try:
+                claim(Path(beside), Path(path))
+            except NameTaken:
+                Path(beside).unlink()
+                raise
             sync_folder(Path(folder))
             return
         if store.exists(path):

@@ -150,6 +150,9 @@ def killed_once(
             world = World(folder, [record], world.outlet, schemes)
             world.finish()
     assert world.run().stage is Stage.TOLD
+    # What is durable is not written a second time.
+    written = passed.count("merger.after_output_written")
+    assert written == (7 if point == "merger.after_output_written" else 6)
     here = world.places.outputs if job is ALL else folder / "store"
     names = sorted(path.name for path in here.iterdir())
     assert names == sorted(f"r1_{label}.{form}" for label in ("march", "april") for form in FORMATS)
