@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,47 @@ def test_an_account_of_before_there_were_formats_is_read() -> None:
     assert marked.published("csv") is None
     assert marked.outputs["csv"].sha256 == "00"
     assert file_from_json(7, json.dumps({**old, "has_name": False, "output": None})).outputs == {}
+
+
+def test_a_publication_that_the_last_version_began_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run_record()
+    world = World(tmp_path, [record])
+    world.merge(all_results(record))
+    passed: list[str] = []
+
+    def passing(name: str, detail: str = "") -> None:
+        del detail
+        passed.append(name)
+        if name == "merger.after_publishing_mark":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fault, "point", passing)
+        with pytest.raises(Killed):
+            world.finish()
+        world.close()
+        with closing(sqlite3.connect(tmp_path / "merger-0" / "store.sqlite", isolation_level=None)) as store:
+            for file_id, text in store.execute("SELECT file_id, account FROM files").fetchall():
+                store.execute("UPDATE files SET account=? WHERE file_id=?", (as_before(text), file_id))
+            for run_id, text in store.execute("SELECT run_id, account FROM runs").fetchall():
+                account = json.loads(text)
+                del account["waits_for"]
+                store.execute("UPDATE runs SET account=? WHERE run_id=?", (json.dumps(account), run_id))
+        passed.clear()
+        world = World(tmp_path, [record], world.outlet)
+        assert world.finish().stage is Stage.TOLD
+    assert "merger.after_output_written" not in passed
+    assert [one.path for one in world.outlet.announced] == ["output/r1_march.csv"]
+
+
+def as_before(text: str) -> str:
+    """Return a file's account as the version before formats wrote it."""
+    account = json.loads(text)
+    mark = account.pop("outputs")["csv"]
+    del mark["uri"]
+    return json.dumps({**account, "has_name": mark.pop("named"), "output": mark})
 
 
 def test_a_manifest_of_before_there_were_formats_is_restored(tmp_path: Path) -> None:
