@@ -12,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.cases import Figure
+from benchmarks.figure import Figure
 from prism.conversion import SourceKind, Terms, convert
 
 _MIB = 1 << 20

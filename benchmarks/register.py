@@ -14,8 +14,8 @@ from benchmarks.cases import (
 )
 from benchmarks.controller import controller
 from benchmarks.figure import Figure
-from benchmarks.reports import reports
 from benchmarks.formats import formats
+from benchmarks.reports import reports
 
 CASES: dict[str, Callable[[], list[Figure]]] = {
     "at_once": at_once,

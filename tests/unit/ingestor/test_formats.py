@@ -74,11 +74,11 @@ class Desk:
 
     def rows(self, found: Checked, **job: Any) -> list[list[str]]:
         assert found.reason is None, found.detail
-        assert found.plain is not None
-        fmt = table_format(parse_job(job), PROMPT, found.file)
-        header = read_header(found.plain.path, fmt)
-        assert list(header.columns) == found.file.columns
-        return [list(row.cells) for row in read_rows(found.plain.path, header, fmt)]
+        assert found.plains
+        fmt = table_format(parse_job(job), PROMPT, found.files[0])
+        header = read_header(found.plains[0].path, fmt)
+        assert list(header.columns) == found.files[0].columns
+        return [list(row.cells) for row in read_rows(found.plains[0].path, header, fmt)]
 
 
 @pytest.fixture
@@ -107,9 +107,9 @@ SOURCES = [
 def test_every_format_gives_the_same_rows(desk: Desk, name: str, data: bytes, by_reference: bool) -> None:
     found = desk.check(desk.file(data, name, by_reference))
     assert desk.rows(found) == ROWS
-    assert (found.file.columns, found.file.rows) == (["RowID", "Message"], 3)
-    assert found.file.sha256 == hashlib.sha256(data).hexdigest()
-    assert found.file.bytes == len(data)
+    assert (found.files[0].columns, found.files[0].rows) == (["RowID", "Message"], 3)
+    assert found.files[0].sha256 == hashlib.sha256(data).hexdigest()
+    assert found.files[0].bytes == len(data)
     assert [one.name for one in desk.spool.rglob("*") if one.is_file()] in ([], ["l.csv"])
 
 
@@ -137,7 +137,7 @@ def test_what_the_job_says_goes_before_the_name(
 ) -> None:
     found = desk.check(desk.file(data, name), table=table)
     assert desk.rows(found, table=table) == ROWS
-    assert found.file.delimiter == table.get("delimiter", "\t" if table.get("format") == "tsv" else ",")
+    assert found.files[0].delimiter == table.get("delimiter", "\t" if table.get("format") == "tsv" else ",")
 
 
 @pytest.mark.parametrize(
@@ -179,20 +179,20 @@ def test_rows_without_rowids_are_numbered_in_every_format(desk: Desk) -> None:
         ("t.parquet", sink.getvalue()),
     ):
         found = desk.check(desk.file(data, name))
-        assert found.plain is not None
-        fmt = table_format(parse_job({}), PROMPT, found.file)
-        rows = read_rows(found.plain.path, read_header(found.plain.path, fmt), fmt)
+        assert found.plains
+        fmt = table_format(parse_job({}), PROMPT, found.files[0])
+        rows = read_rows(found.plains[0].path, read_header(found.plains[0].path, fmt), fmt)
         assert [(row.row_id, row.cells) for row in rows] == [("1", ("a",)), ("2", ("b",))]
-        assert found.file.columns == ["Message"]
+        assert found.files[0].columns == ["Message"]
 
 
 def test_bad_rows_of_a_converted_source_fail_alone(desk: Desk) -> None:
     lines = [{"RowID": "1", "Message": "a\0b"}, {"RowID": "2"}, {"RowID": "3", "Message": "x" * 200_000}]
     data = "\n".join(map(json.dumps, lines)).encode()
     found = desk.check(desk.file(data, "t.jsonl"))
-    assert found.plain is not None
-    fmt = table_format(parse_job({}), PROMPT, found.file)
-    rows = read_rows(found.plain.path, read_header(found.plain.path, fmt), fmt)
+    assert found.plains
+    fmt = table_format(parse_job({}), PROMPT, found.files[0])
+    rows = read_rows(found.plains[0].path, read_header(found.plains[0].path, fmt), fmt)
     assert [row.problem for row in rows] == ["nul_character", "empty_message", "field_too_long"]
 
 
@@ -229,7 +229,7 @@ def test_columns_are_read_under_our_names(desk: Desk, name: str) -> None:
     table = {"columns": {"RowID": "id", "Message": "text"}}
     found = desk.check(desk.file(data, name), table=table)
     assert desk.rows(found, table=table) == ROWS
-    assert found.file.columns == ["RowID", "Message"]
+    assert found.files[0].columns == ["RowID", "Message"]
     twice = b"id,text\n1,a\n1,b\n"
     assert desk.check(desk.file(twice, "t.csv"), table=table).reason is FileReason.DUPLICATE_ROW_ID
 
@@ -306,9 +306,11 @@ def test_a_takeover_converts_again_and_goes_on_from_the_same_offsets(tmp_path: P
     cuts = list(fed(accepted, CutPosition()))
     assert [cell[0] for batch in cuts for cell in batch[1]] == [str(n) for n in range(200)]
     two.file(data, f"t.{kind}")
-    again = two.check(accepted.file.model_copy(update={"source": MessageSource(partition=0, offsets=[0])}))
+    again = two.check(
+        accepted.files[0].model_copy(update={"source": MessageSource(partition=0, offsets=[0])})
+    )
     assert again.reason is None
-    assert again.file.plain_sha256 == accepted.file.plain_sha256 is not None
+    assert again.files[0].plain_sha256 == accepted.files[0].plain_sha256 is not None
     for number, (start, _) in enumerate(cuts):
         assert list(fed(again, start)) == cuts[number:]
     one.checker.close()
@@ -316,9 +318,11 @@ def test_a_takeover_converts_again_and_goes_on_from_the_same_offsets(tmp_path: P
 
 
 def fed(checked: Checked, start: CutPosition) -> Iterator[tuple[CutPosition, list[tuple[str, ...]]]]:
-    assert checked.plain is not None
+    assert checked.plains
     job = parse_job({"model": {"batch_size": "7"}})
-    feed = FileFeed("r", checked.file, checked.plain, job, table_format(job, PROMPT, checked.file))
+    feed = FileFeed(
+        "r", checked.files[0], checked.plains[0], job, table_format(job, PROMPT, checked.files[0])
+    )
     for cut in feed.cuts_from(start):
         yield cut.start, [row.cells for row in cut.rows]
 
@@ -326,7 +330,7 @@ def fed(checked: Checked, start: CutPosition) -> Iterator[tuple[CutPosition, lis
 @pytest.mark.promise(6)
 def test_another_csv_than_the_accepted_one_is_never_fed(desk: Desk) -> None:
     accepted = desk.check(desk.file(jsonl_bytes(), "t.jsonl"))
-    changed = accepted.file.model_copy(update={"plain_sha256": "0" * 64})
+    changed = accepted.files[0].model_copy(update={"plain_sha256": "0" * 64})
     found = desk.check(changed)
     assert found.reason is FileReason.SOURCE_CHANGED
     assert "another CSV" in found.detail
@@ -375,5 +379,5 @@ def test_a_reader_that_breaks_down_fails_no_run_that_was_accepted(
     monkeypatch.setattr(checking, "RETRY_S", 0.05)
     monkeypatch.setattr(subprocess, "Popen", start)
     assert desk.check(desk.file(parquet_bytes(), "t.parquet")).reason is FileReason.MALFORMED_PARQUET
-    again = desk.check(accepted.file)
+    again = desk.check(accepted.files[0])
     assert (again.reason, len(broken)) == (None, 2)

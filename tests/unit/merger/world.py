@@ -138,7 +138,6 @@ class World:
         progress = ProgressMaker("m", self.places, lambda: NOW, lambda: NOW)
         self._listeners: list[Listener] = []
         self.teller = teller = Teller(self.ledger, progress, self.outlet, self._listeners)
-        teller = self.teller = Teller(self.ledger, progress, self.outlet)
         self.publisher = Publisher(
             self.store, self.ledger, self.places, self.outlet, metrics, lambda: NOW, teller.tell, schemes
         )
