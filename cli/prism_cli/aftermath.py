@@ -40,14 +40,14 @@ class Aftermath:
 
     def _await_reports(self, view: RunView) -> RunView:
         deadline = time.monotonic() + _REPORTS_S
-        while not reported(view) and view.state is not RunState.REFUSED and time.monotonic() < deadline:
+        while not reported(view) and time.monotonic() < deadline:
             self._board.poll(_POLL_S)
             view = self._board.run(view.run_id) or view
         return view
 
     def _tell_reports(self, view: RunView) -> None:
         root = output_root(self._connection, view)
-        for one in view.progress.reports:
+        for one in view.progress.reports or ():
             if one.endswith((".md", ".html")):
                 say(f"{'summary' if one.endswith('.md') else 'report'}: {printable(str(root / one))}")
 
@@ -66,7 +66,7 @@ class Aftermath:
         from prism_cli import retry
 
         run_id = retry.begin(self._connection, self._board, view, publish_only=choice == "publish")
-        ended = attend(self._board, run_id, self._options.timeout)
+        ended = attend(self._board, run_id, self._options.timeout, plain=self._options.plain)
         return self.after(ended)
 
 

@@ -145,6 +145,7 @@ def _add_run(commands: Commands) -> None:
         help="what to do with failed rows (default: ask on a terminal if the job says so, else leave)",
     )
     run.add_argument("--timeout", type=_seconds, metavar="S", help="follow no longer than this")
+    run.add_argument("--plain", action="store_true", help="lines instead of the dashboard")
     deeds = run.add_mutually_exclusive_group()
     texts = {
         "--dry-run": "send nothing: check the files, ask a sample, tell what a run takes",

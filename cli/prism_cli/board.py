@@ -136,6 +136,8 @@ class Board:
         self._clock = clock
         # When each worker was heard while we listened: that does not depend on what its clock says.
         self._heard: dict[str, float] = {}
+        # Asked before each look: a fleet of one's own that is gone sends nothing more.
+        self.guard: Callable[[], None] = lambda: None
         self._runs = RunsTable()
         self._progress: dict[str, Progress] = {}
         self._workers: dict[str, Heartbeat] = {}
@@ -168,7 +170,8 @@ class Board:
                 )
 
     def poll(self, timeout_s: float) -> int:
-        """Take in what comes within the time; return how many records."""
+        """Take in what comes within the time; return how many records. Raises what `guard` raises."""
+        self.guard()
         return self._reader.poll(timeout_s)
 
     @property

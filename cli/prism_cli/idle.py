@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prism.kafka.errors import BrokerAway
+from prism.messages import RunState
 from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
 from prism_cli.exits import CommandFailed
@@ -99,4 +100,4 @@ class IdleWatch:
 
 def reported(view: RunView) -> bool:
     """Return whether what is written about an ended run is there, or will not come."""
-    return bool(view.progress.reports) or not view.record.rows
+    return view.progress.reports is not None or view.state is RunState.REFUSED

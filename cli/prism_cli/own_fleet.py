@@ -120,6 +120,18 @@ def bring_up(plan: FleetPlan, options: Namespace, environ: Mapping[str, str]) ->
     return connections.connect(options)
 
 
+def assert_up(data_dir: Path, run_id: str) -> None:
+    """Raise CommandFailed (1) when the fleet that was brought up is gone: nobody works on the run."""
+    if not fleet_file.alive(data_dir):
+        log = data_dir / "logs" / "services" / LOG
+        raise CommandFailed(
+            FAILED,
+            f"the fleet is gone: {last_words(log)}",
+            printable(str(data_dir)),
+            f"go on with prism run … --resume --run-id {run_id}",
+        )
+
+
 def take_down(data_dir: Path) -> None:
     """Ask the fleet of a folder to stop, and wait for its end. Raises CommandFailed (1) if it stays."""
     fleet = fleet_file.read(data_dir)

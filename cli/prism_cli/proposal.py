@@ -166,7 +166,8 @@ def propose(sample: Sample, wishes: Wishes) -> Proposal:
     image = _image(profiles, columns)
     row_id = _row_id(profiles)
     taken = {one for one in (image, row_id) if one is not None}
-    message = _message([one for one in profiles if one.name not in taken], bool(image))
+    # A job cannot say a column without a name.
+    message = _message([one for one in profiles if one.name and one.name not in taken], bool(image))
     title = _named([one for one in profiles if one.name != message], "Title", _TITLES)
     sentiment = _named(profiles, "Sentiment", ("sentiment",))
     labels = {name: _labels_for(name, profiles) for name in columns}

@@ -8,6 +8,7 @@ id, with its job and files compared.
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 
 from prism.messages import CommandName, RunState
 from prism_cli import connection as connections
@@ -48,12 +49,7 @@ def _run(options: Namespace) -> int:
     spec = read_spec(options.config, options)
     with looking_on(connections.data_dir(options, environ)):
         connection, spec, own = _fleet(spec, options, environ)
-        try:
-            code = _on_fleet(connection, spec, options)
-        except KeyboardInterrupt:
-            if own:
-                say("its fleet stays up for it, and goes down by itself; to stop it now: prism down")
-            raise
+        code = _on_fleet(connection, spec, own, options)
         if own and not options.detach and options.timeout is None:
             _leave(connection)
     return code
@@ -85,7 +81,7 @@ def _say_what_does_not_hold(connection: Connection, options: Namespace) -> None:
         )
 
 
-def _on_fleet(connection: Connection, spec: JobSpec, options: Namespace) -> int:
+def _on_fleet(connection: Connection, spec: JobSpec, own: bool, options: Namespace) -> int:
     board = Board(connection)
     try:
         board.catch_up()
@@ -98,10 +94,17 @@ def _on_fleet(connection: Connection, spec: JobSpec, options: Namespace) -> int:
             say(printable(f"{run_id} sent: {_files(spec)}, {size:,} bytes through the broker"))
         if options.detach:
             return _leave_it_running(board, connection, run_id, options)
-        ended = attend(board, run_id, options.timeout)
+        if own:
+            board.guard = partial(own_fleet.assert_up, connection.data_dir, run_id)
+        ended = attend(board, run_id, options.timeout, plain=options.plain, parting=_parting(run_id, own))
         return Aftermath(connection, board, spec, options).after(ended)
     finally:
         board.close()
+
+
+def _parting(run_id: str, own: bool) -> str:
+    told = f"{run_id} goes on; follow it again: prism watch {run_id}"
+    return f"{told}\nits fleet stays up for it and goes down by itself; at once: prism down" if own else told
 
 
 def _known(board: Board, connection: Connection, run_id: str, options: Namespace) -> RunView | None:
@@ -176,7 +179,8 @@ def _monitor(options: Namespace) -> int:
         try:
             board.catch_up()
             run_id = options.run_id or _under_way(board, options)
-            view = attend(board, known_run(board, connection, run_id).run_id, options.timeout)
+            known = known_run(board, connection, run_id)
+            view = attend(board, known.run_id, options.timeout, plain=options.plain)
             return finish(view, connection.data_dir, options.json)
         finally:
             board.close()

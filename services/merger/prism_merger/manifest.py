@@ -73,7 +73,7 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         ],
         "rows": {"in": record.rows, "ok": run.ok, "failed": run.failed},
         "failed_by_reason": dict(sorted(run.failed_by_reason.items())),
-        "failed_ranges": places.relative(places.failed_ranges(run.run_id)) if run.failed else None,
+        "failed_ranges": _failed_ranges(run, plan, places),
         "calls": run.calls,
         "extra_calls": run.extra_calls,
         "tokens": {"prompt": run.prompt_tokens, "completion": run.completion_tokens},
@@ -95,10 +95,17 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
     }
 
 
-def reports_of(run: RunAccount, places: Places) -> list[str]:
-    """Return the run's summary, analytics and report as messages name them, once they stand."""
-    written = run.reports is ReportsState.WRITTEN
-    return [places.relative(path) for path in places.reports(run.run_id)] if written else []
+def _failed_ranges(run: RunAccount, plan: RunPlan, places: Places) -> str | None:
+    written = run.failed and plan.job.error_handling.save_failed_ranges
+    return places.relative(places.failed_ranges(run.run_id)) if written else None
+
+
+def reports_of(run: RunAccount, places: Places) -> list[str] | None:
+    """Return the run's summary, analytics and report as messages name them; None before it is settled."""
+    if run.reports is ReportsState.DUE:
+        return None
+    paths = places.reports(run.run_id) if run.reports is ReportsState.WRITTEN else []
+    return [places.relative(path) for path in paths if path.exists()]
 
 
 def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:

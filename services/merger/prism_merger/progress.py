@@ -15,6 +15,7 @@ from prism_merger.labels import by_column
 from prism_merger.manifest import reports_of
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
+from prism_merger.verdict import is_complete
 
 WINDOW_S = 10.0
 _SAMPLE_S = 0.25
@@ -79,7 +80,7 @@ class ProgressMaker:
         return Progress(
             run_id=run.run_id,
             state=merge_state(run),
-            detail=run.waits_for or run.detail or blocked,
+            detail=run.waits_for or run.detail or blocked or _awaited(run, plan),
             results_partition=position.partition,
             topic_id=position.topic_id,
             read_to=position.read_to,
@@ -99,7 +100,7 @@ class ProgressMaker:
             eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),
             outputs=published_files(run, self._places.of(plan.job)) if run.announced else [],
             labels=by_column(run.labels, plan.coded),
-            reports=reports_of(run, self._places.of(plan.job)) if run.announced else [],
+            reports=reports_of(run, self._places.of(plan.job)) if run.announced else None,
             merger=self._merger,
             updated_at=timestamp(self._wall_clock),
         )
@@ -108,6 +109,13 @@ class ProgressMaker:
         since = seconds_of(run.first_result_at)
         until = seconds_of(run.merged_at) or self._wall_clock()
         return rows / (until - since) if since is not None and until > since else 0.0
+
+
+def _awaited(run: RunAccount, plan: RunPlan) -> str | None:
+    """Return what a run waits for whose rows are all merged, and whose output is not to be published yet."""
+    if run.stage is not Stage.MERGING or plan.job.merge.auto_merge or not is_complete(run, plan):
+        return None
+    return f"every row is merged, and merge.auto_merge is false: prism merge {run.run_id}"
 
 
 def merge_state(run: RunAccount) -> MergeState:

@@ -125,8 +125,9 @@ class Publisher:
         except (Inconsistent, SchemeRefused) as error:
             log.error("output_withheld", run=run.run_id, error=error)
             run.outcome, run.detail = Outcome.WITHHELD, str(error)
-        yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
-        yield lambda rows: write_failed_rows(run, plan, rows, self._places_of(run))
+        if plan.job.error_handling.save_failed_ranges:
+            yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
+            yield lambda rows: write_failed_rows(run, plan, rows, self._places_of(run))
 
     def _output(self, run: RunAccount, file: FileAccount, plan: RunPlan, form: str) -> Steps:
         places = self._places_of(run)

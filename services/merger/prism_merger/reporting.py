@@ -91,11 +91,15 @@ class Reporter:
         now = self._clock()
         for run in list(self._ledger.runs.values()):
             if run.stage is Stage.TOLD and run.reports is ReportsState.DUE:
-                if not self._enabled:
+                if not (self._enabled and self._wanted(run)):
                     self._settle(run, ReportsState.OFF)
                 elif now >= self._not_before.get(run.run_id, 0.0):
                     self._begin(run, now)
                     return
+
+    def _wanted(self, run: RunAccount) -> bool:
+        monitoring = self._ledger.plan(run.run_id).job.monitoring
+        return monitoring.create_summaries or monitoring.create_analytics
 
     def close(self) -> None:
         """End the process, if one is there; the next life of the merger begins anew."""
@@ -202,6 +206,7 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
     prompt = plan.record.prompt
     coded = prompt.get("columns_to_code", [])
     shown = _shown_names(plan, coded)
+    wanted = plan.job.monitoring
     return Facts(
         run_id=run.run_id,
         parent=plan.record.parent,
@@ -225,9 +230,9 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         missing_reason=run.missing_reason or "unknown",
         timeline=[tuple(one) for one in run.timeline.moments],
         store=str(store.path.absolute()),
-        summary=str(places.summary(run.run_id)),
-        analytics=str(places.analytics(run.run_id)),
-        report=str(places.report(run.run_id)),
+        summary=str(places.summary(run.run_id)) if wanted.create_summaries else None,
+        analytics=str(places.analytics(run.run_id)) if wanted.create_analytics else None,
+        report=str(places.report(run.run_id)) if wanted.create_summaries else None,
     )  # fmt: skip
 
 

@@ -106,6 +106,8 @@ class RunLogs:
         told = self._told.get(run.run_id)
         if told is not None or run.stage in _ENDED or run.run_id in self._ended:
             return told
+        if not plan.job.monitoring.save_terminal_logs:
+            return None
         path = self._places.of(plan.job).run_log(run.run_id)
         told = self._told[run.run_id] = _Told(path, at=self._clock())
         if os.path.exists(path):  # `Path.exists` raises where it may not look

@@ -68,8 +68,8 @@ class Progress(Message):
     labels: dict[str, dict[str, int]] = Field(
         {}, description="how often each label was given, by column; columns of free text are left out"
     )
-    reports: list[str] = Field(
-        [], description="summary, analytics and report, relative to the merger's folder"
+    reports: list[str] | None = Field(
+        None, description="summary, analytics and report, relative to the merger's folder; none: not yet"
     )
     merger: str = ""
     updated_at: str = ""

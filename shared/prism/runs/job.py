@@ -264,6 +264,11 @@ class Monitoring(_Section):
     dashboard_refresh: float = Field(
         5.0, gt=0, le=3600, description="seconds between two pictures of the dashboard"
     )
+    save_terminal_logs: bool = Field(True, description="write `RUN/run_RUN.log`, a line per event")
+    create_summaries: bool = Field(
+        True, description="write `RUN/summary_RUN.md` and `RUN/report_RUN.html` when the run has ended"
+    )
+    create_analytics: bool = Field(True, description="write `RUN/analytics_RUN.csv` when the run has ended")
 
 
 class Merge(_Section):

@@ -126,6 +126,8 @@ def with_settings(fields: Mapping[str, Any], settings: ProjectSettings) -> dict[
     for name, path in _IN_JOBS.items():
         if name in settings.model_fields_set:
             _put(filled, path, _as_text(getattr(settings, name)))
+    for name in sorted(settings.log_settings.model_fields_set):
+        _put(filled, ("monitoring", name), str(getattr(settings.log_settings, name)).lower())
     return filled
 
 

@@ -8,7 +8,7 @@ from prism_cli.arguments import MODULES, parser
 WRONG = [
     [],
     ["run"],
-    ["retry", "t1"],
+    ["again", "t1"],
     ["init"],
     ["init", "x.csv", "--project", "a b"],
     ["init", "x.csv", "--columns", "Topic,,Urgency"],

@@ -37,7 +37,7 @@ PANELS: dict[Panel, int] = {
     overview.progress: 70,
     overview.figures: 70,
     overview.speed_line: 40,
-    crew.workers: 70,
+    crew.workers: 72,
     crew.servers: 40,
     tallies.labels: 34,
     tallies.failures: 34,

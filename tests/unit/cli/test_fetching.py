@@ -101,6 +101,7 @@ def test_a_run_is_brought_without_the_parts_that_its_output_holds(
     assert fetching.run(options(url=url(far))) == 0
     there = tree(tmp_path / "far")
     wanted = ["output/r1_march.csv", "logs/r1/failed_ranges.json", "logs/r1/run_manifest.json"]
+    wanted.append("logs/r1/failed_rows.csv")
     assert tree(Path("r1")) == {one: there[one] for one in wanted}
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(f"r1/{one}" for one in wanted)
     assert fetching.run(options(url=url(far), only="all", json=True)) == 0
@@ -136,7 +137,7 @@ def test_another_file_of_that_name_stays_unless_it_is_forced_away(
     assert failed.value.code == 3
     found = tree(tmp_path / "to")
     assert {path: found[path] for path in mine} == mine
-    assert set(found) == {*mine, "logs/r1/failed_ranges.json"}
+    assert set(found) == {*mine, "logs/r1/failed_ranges.json", "logs/r1/failed_rows.csv"}
     assert fetching.run(options(url=url(far), to=tmp_path / "to", force=True)) == 0
     there = tree(tmp_path / "far")
     assert tree(tmp_path / "to") == {path: there[path] for path in found}

@@ -52,6 +52,7 @@ LEFT = {
     "output/.r1.march.0.tmp": "parts",
     MANIFEST: "logs",
     "logs/r1/failed_ranges.json": "logs",
+    "logs/r1/failed_rows.csv": "logs",
 }
 
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,15 +31,16 @@ _EXIT_USAGE = 2
 
 
 def write_reports(facts: Facts) -> None:
-    """Write the three files. Raises OSError, sqlite3.Error, and ValueError where rows do not add up."""
+    """Write the wanted files. Raises OSError, sqlite3.Error, and ValueError where rows do not add up."""
     found, findings = figures(facts), count_rows(facts)
-    texts: Iterable[tuple[str, Iterable[bytes]]] = (
-        (facts.analytics, analytics(facts, found, findings)),
-        (facts.summary, [summary(facts, found, findings).encode()]),
-        (facts.report, page(facts, found, findings)),
+    texts: tuple[tuple[str | None, Callable[[], Iterable[bytes]]], ...] = (
+        (facts.analytics, lambda: analytics(facts, found, findings)),
+        (facts.summary, lambda: [summary(facts, found, findings).encode()]),
+        (facts.report, lambda: page(facts, found, findings)),
     )
     for path, content in texts:
-        replace_file(Path(path), content)
+        if path is not None:
+            replace_file(Path(path), content())
 
 
 def main(arguments: list[str]) -> int:

@@ -72,6 +72,6 @@ class Facts(Part):
         [], description="seconds after the first result; rows, failed rows and tokens until then"
     )
     store: str
-    summary: str
-    analytics: str
-    report: str
+    summary: str | None = None
+    analytics: str | None = None
+    report: str | None = None
