@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+
+from prism_embedded.model_server import EmbeddedModelServer
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "feedback"
@@ -23,6 +25,10 @@ PRISM = str(Path(sys.executable).with_name("prism"))
 # The first start on a machine downloads Kafka.
 UP_S = 300.0
 COMMAND_S = 120.0
+if TYPE_CHECKING:
+    from tests.acceptance import jobs
+
+MODEL = "llama3.2"
 # What would lead a command to somebody else's fleet.
 _OTHERS = ("BOOTSTRAP_SERVER", "OLLAMA_", "PRISM_", "KAFKA_", "CONCURRENT_REQUESTS", "CONSUMER_GROUP", "PORT")
 
@@ -217,3 +223,35 @@ def rows_of(path: Path) -> Sequence[dict[str, str]]:
 
     with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def jobs_server() -> "Iterator[EmbeddedModelServer]":
+    """A model server that answers by the name that the jobs of PRISM v6 have, and whose faults can be set."""
+    with EmbeddedModelServer(models=[MODEL]) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def jobs_fleet(tmp_path_factory: pytest.TempPathFactory, jobs_server: EmbeddedModelServer) -> Iterator[Fleet]:
+    """A fleet that writes into its folder as `prism run` has it; a call may take two seconds."""
+    home = tmp_path_factory.mktemp("jobs")
+    settings = plain_environment(OLLAMA_HOST=jobs_server.url, OLLAMA_REQUEST_TIMEOUT="2")
+    words = ("--model-server", jobs_server.url, "--model", MODEL, "--output-root", str(home))
+    started = start_fleet(home, *words, environment=settings)
+    try:
+        yield started
+    finally:
+        end_fleet(started)
+
+
+@pytest.fixture
+def desk(jobs_fleet: Fleet, jobs_server: EmbeddedModelServer) -> "Iterator[jobs.Desk]":
+    """The folder of the fleet for jobs; the model server is as new before and after."""
+    from tests.acceptance.jobs import Desk
+
+    made = Desk(jobs_fleet.folder, jobs_server)
+    calm = {"faults": "", "latency_ms": 0.0, "slots": 0, "reset": True}
+    made.control(**calm)
+    yield made
+    made.control(**calm)

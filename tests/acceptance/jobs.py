@@ -19,9 +19,8 @@ import psutil
 from prism_cli import connection as connections
 from prism_cli.board import Board
 from prism_embedded.model_server import EmbeddedModelServer
-from tests.acceptance.conftest import COMMAND_S, PRISM, await_true, is_gone, plain_environment, prism
+from tests.acceptance.conftest import COMMAND_S, MODEL, PRISM, await_true, is_gone, plain_environment, prism
 
-MODEL = "llama3.2"
 PROMPT = {
     "system_prompt": "You are a customer feedback analyst.",
     "columns_to_code": ["Topic", "Sentiment", "Key_Point"],
@@ -183,3 +182,11 @@ class Desk:
         deadline = time.monotonic() + 20
         while not all(map(is_gone, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def job(desk: Desk, run_id: str, content: str, sections: str = "", code: int = 0) -> Desk:
+    """Run a job over one file `t` in the fleet that is up; its output lies in the fleet's folder."""
+    made = Desk.made(desk.folder / "jobs" / run_id, desk.server, sections, t=content)
+    done = made.run("--data-dir", str(desk.data_dir), "--run-id", run_id)
+    assert done.returncode == code, done.stderr
+    return made

@@ -10,8 +10,8 @@ import pytest
 
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
-from tests.acceptance.conftest import await_true
-from tests.acceptance.jobs import MODEL, Desk, table
+from tests.acceptance.conftest import MODEL, await_true
+from tests.acceptance.jobs import Desk, table
 
 Maker = Callable[..., Desk]
 

@@ -7,58 +7,11 @@ shown by `python -m benchmarks memory`.
 import json
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from prism_embedded.model_server import EmbeddedModelServer
-from prism_embedded.model_state import Behaviour
-from tests.acceptance.conftest import Fleet, await_true, end_fleet, plain_environment, start_fleet
-from tests.acceptance.jobs import MODEL, Desk, table
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedModelServer]:
-    with EmbeddedModelServer(Behaviour(), models=[MODEL]) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("v6")
-
-
-@pytest.fixture(scope="module")
-def fleet(home: Path, server: EmbeddedModelServer) -> Iterator[Fleet]:
-    settings = plain_environment(OLLAMA_HOST=server.url, OLLAMA_REQUEST_TIMEOUT="2")
-    words = ("--model-server", server.url, "--model", MODEL, "--output-root", str(home))
-    started = start_fleet(home, *words, environment=settings)
-    try:
-        yield started
-    finally:
-        end_fleet(started)
-
-
-@pytest.fixture
-def desk(fleet: Fleet, home: Path, server: EmbeddedModelServer) -> Iterator[Desk]:
-    made = Desk(home, server)
-    made.control(reset=True)
-    yield made
-    made.control(faults="", latency_ms=0.0, slots=0)
-
-
-def job(desk: Desk, run_id: str, content: str, sections: str = "", code: int = 0) -> Desk:
-    """Run a job over one file `t` in the fleet that is up; its output lies in the fleet's folder."""
-    made = Desk.made(desk.folder / "jobs" / run_id, desk.server, sections, t=content)
-    words = ("--data-dir", str(desk.folder / "prism-data"), "--run-id", run_id)
-    done = made.run(*words)
-    assert done.returncode == code, done.stderr
-    return desk
-
-
-def ids(desk: Desk, run_id: str) -> list[str]:
-    return [row["RowID"] for row in desk.rows(run_id, "t")]
+from tests.acceptance.conftest import MODEL, Fleet, await_true
+from tests.acceptance.jobs import Desk, job, table
 
 
 def test_1_a_batch_of_ten_is_answered_as_ten(desk: Desk) -> None:
@@ -84,15 +37,15 @@ def test_2_answers_that_come_in_another_order_go_to_their_rows(desk: Desk) -> No
     ]
 
 
-def test_4_a_killed_worker_hangs_nothing_and_loses_no_row(desk: Desk, fleet: Fleet) -> None:
+def test_4_a_killed_worker_hangs_nothing_and_loses_no_row(desk: Desk, jobs_fleet: Fleet) -> None:
     """There: the orchestrator hung for ever, or 1,500 of 2,000 rows were "completed"."""
     desk.control(latency_ms=50.0, slots=2)
     made = Desk.made(desk.folder / "jobs" / "killed", desk.server, t=table(200))
-    command = made.begin("--data-dir", str(fleet.data_dir), "--run-id", "killed")
+    command = made.begin("--data-dir", str(jobs_fleet.data_dir), "--run-id", "killed")
     desk.await_done("killed", 40)
-    os.kill(fleet.pid_now("worker-1"), signal.SIGKILL)
+    os.kill(jobs_fleet.pid_now("worker-1"), signal.SIGKILL)
     assert command.wait(120) == 0, command.communicate()[0]
-    assert ids(desk, "killed") == [str(number) for number in range(1, 201)]
+    assert _ids(desk, "killed") == [str(number) for number in range(1, 201)]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +61,7 @@ def test_5_row_ids_are_names_not_numbers(desk: Desk, run_id: str, row_ids: list[
     """There: RowIDs that were not 1 to N gave 0 or 667 of 2,000 rows, "completed"."""
     content = "RowID,Message\n" + "".join(f"{one},late shipping of {one}\n" for one in row_ids)
     job(desk, run_id, content)
-    assert ids(desk, run_id) == [str(one) for one in row_ids]
+    assert _ids(desk, run_id) == [str(one) for one in row_ids]
 
 
 def test_6_without_sentiment_with_strange_labels_and_with_calls_that_hang(desk: Desk) -> None:
@@ -136,3 +89,7 @@ def test_7_checkpoints_at_any_interval(desk: Desk) -> None:
     job(desk, "parts", table(50), "output: {checkpoints: {interval: 7}}\n")
     parts = sorted((desk.folder / "checkpoints" / "parts").glob("*.csv"))
     assert [len(one.read_text().splitlines()) - 1 for one in parts] == [7] * 7 + [1]
+
+
+def _ids(desk: Desk, run_id: str) -> list[str]:
+    return [row["RowID"] for row in desk.rows(run_id, "t")]
