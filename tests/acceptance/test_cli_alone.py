@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from prism_cli.arguments import MODULES
-
 from tests.acceptance.conftest import EXAMPLE, PRISM, plain_environment, prism
 
 
