@@ -157,3 +157,43 @@ def test_interrupted_it_says_how_to_come_back(desks: Maker) -> None:
     down = desk.prism("down")
     assert down.returncode == 0
     assert desk.fleet_pids() == []
+
+
+@pytest.mark.promise(1)
+def test_the_files_of_prism_v6_run_as_they_are(desks: Maker) -> None:
+    """The job, prompt, models and settings files of PRISM v6's own document, all where it has them."""
+    desk = desks()
+    seeds = Path(__file__).parents[1] / "data" / "seeds"
+    places = {
+        "job_config.yaml": "local_job_config.yaml",
+        "prompts/example_prompt.json": "local_prompt_feedback.json",
+        "config/models.json": "local_models.json",
+        "config/settings.json": "local_settings.json",
+    }
+    (desk.folder / "config").mkdir()
+    for place, name in places.items():
+        (desk.folder / place).write_bytes((seeds / name).read_bytes())
+    for quarter, first in (("q1", 1), ("q2", 500)):
+        (desk.folder / "data" / f"feedback_{quarter}.csv").write_text(table(40, first))
+    done = desk.run(job="job_config.yaml")
+    assert done.returncode == 0, done.stderr
+    outputs = [Path(line) for line in done.stdout.splitlines()]
+    assert [one.parent for one in outputs] == [desk.folder / "output"] * 2
+    run_id = outputs[0].name.removesuffix("_q1_feedback.csv")
+    assert re.fullmatch(r"customer_feedback_v1_m1_\d{8}_\d{6}", run_id)
+    header = outputs[1].read_text().splitlines()[0]
+    assert header == (
+        "RowID,Title,Message,Sentiment,Topic,Validated_Sentiment,Urgency,Key_Point,"
+        "Model_Name,Batch_Size,Run_ID,Error"
+    )
+    logs = desk.folder / "logs" / run_id
+    left = {"run_manifest.json", f"run_{run_id}.log", f"summary_{run_id}.md", f"analytics_{run_id}.csv"}
+    assert left <= {one.name for one in logs.iterdir()}
+    status = sorted((desk.folder / "status" / run_id).glob("worker_*.json"))
+    assert sum(json.loads(one.read_text())["rows_processed"] for one in status) == 80
+    assert len(list((desk.folder / "checkpoints" / run_id).glob("*_part*.csv"))) == 4
+    told = desk.prism("run", "job_config.yaml", "--summary", "--run-id", run_id)
+    assert told.returncode == 0
+    assert run_id in told.stdout
+    plan = desk.prism("run", "job_config.yaml", "--dry-run", "--json")
+    assert json.loads(plan.stdout)["rows"] == 80
