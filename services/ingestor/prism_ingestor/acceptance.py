@@ -145,6 +145,9 @@ class Acceptance:
         if parent is None or not parent.state.ended:
             why = "is not known" if parent is None else f"has not ended ({parent.state})"
             return IntakeRefused(FileReason.BAD_REQUEST, f"the run {run.parent} {why}: it cannot be retried")
+        if parent.parent:
+            why = f"{run.parent} is a retry itself: name {parent.parent} as the parent"
+            return IntakeRefused(FileReason.BAD_REQUEST, why)
         strange = [one.label for one in run.files if parent.file(one.label) is None]
         if strange:
             return IntakeRefused(FileReason.BAD_REQUEST, f"{run.parent} has no file {strange[0]}")

@@ -42,7 +42,11 @@ class Family:
     def replaced(self, form: str) -> OutputMark | None:
         """Return the mark of the output as it was published before; None if it was withheld."""
         marks = [file.outputs.get(form) for _, file in self.members[:-1]]
-        return next((mark for mark in reversed(marks) if mark is not None and mark.named), None)
+        return next((mark for mark in reversed(marks) if mark is not None and self.is_whole(mark)), None)
+
+    def is_whole(self, mark: OutputMark) -> bool:
+        """Return whether this is the whole output, and not a retry's rows alone."""
+        return mark.named and mark.rows == self.rows
 
     def _parts(self, run_id: str, file: FileAccount) -> Parts:
         numbers = range(1, file.parts + 1)
@@ -52,7 +56,7 @@ class Family:
 def family_of(ledger: Ledger, places: Places, run: RunAccount, file: FileAccount) -> Family | None:
     """Return the family whose output a retry completes; None for a run that is no retry, or alone."""
     plan = ledger.plan(run.run_id)
-    if not plan.record.parent:
+    if not plan.record.parent or _is_retry(ledger, plan.record.parent):
         return None
     members = [
         (one, one.files[file.label])
@@ -63,6 +67,12 @@ def family_of(ledger: Ledger, places: Places, run: RunAccount, file: FileAccount
         return None
     source = plan.file(file.label)
     return Family((*members, (run, file)), places, source.delimiter)
+
+
+def _is_retry(ledger: Ledger, run_id: str) -> bool:
+    """Return whether a run has a parent: its rows are some of an output's, and must never replace it."""
+    record = ledger.record(run_id)
+    return record is not None and bool(record.parent)
 
 
 def _before(ledger: Ledger, parent: str, run_id: str) -> list[str]:

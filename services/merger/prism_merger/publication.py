@@ -217,12 +217,9 @@ class Publisher:
         if parent is None:
             return None
         for label, file in run.files.items():
+            family = family_of(self._ledger, self._places_of(run), run, file)
             for form, mark in file.outputs.items():
-                if (
-                    mark.named
-                    and label in parent.files
-                    and family_of(self._ledger, self._places_of(run), run, file)
-                ):
+                if family is not None and family.is_whole(mark):
                     parent.files[label].outputs[form] = mark
         places = self._places_of(parent)
         retries = self._retries(parent, run)

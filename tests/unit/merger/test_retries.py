@@ -174,3 +174,49 @@ def test_a_withheld_output_is_published_as_it_is_by_a_retry_without_rows(tmp_pat
     retried(world, retry_record(1, 0), None)
     rows = rows_of(world.files()["r1_march.csv"])
     assert [number for number, row in enumerate(rows) if row["Error"]] == FAILED
+
+
+def whole_files(world: World) -> dict[str, int]:
+    """Return how many rows each published file has."""
+    return {name: len(rows_of(one)) for name, one in world.files().items() if name.endswith("march.csv")}
+
+
+@pytest.mark.promise(3)
+def test_a_retry_of_a_retry_never_takes_the_place_of_the_whole_output(tmp_path: Path) -> None:
+    world = parent(tmp_path)
+    retried(world, retry_record(1, 3), again(retry_record(1, 3), FAILED, failing=(13,)))
+    nested = run_record("r1.r1.r1", 1, 10, job=JOB, parent="r1.r1")
+    retried(world, nested, again(nested, [13]))
+    assert whole_files(world) == {"r1_march.csv": ROWS, "r1.r1.r1_march.csv": 1}
+    assert manifest(world, "r1.r1")["files"][0]["rows_out"] == ROWS
+
+
+@pytest.mark.promise(3)
+def test_rows_that_are_published_alone_are_not_the_parents_output(tmp_path: Path) -> None:
+    world = parent(tmp_path)
+    before = manifest(world, "r1")["files"]
+    part = world.places.part("r1", "march", 2)
+    kept = part.read_bytes()
+    part.unlink()
+    retried(world, retry_record(1, 3), again(retry_record(1, 3), FAILED, failing=(13,)))
+    assert manifest(world, "r1")["files"] == before
+    part.write_bytes(kept)
+    retried(world, retry_record(2, 1), again(retry_record(2, 1), [13]))
+    assert whole_files(world) == {"r1_march.csv": ROWS, "r1.r1_march.csv": 3}
+
+
+@pytest.mark.promise(3)
+def test_a_cancelled_retry_changes_neither_the_output_nor_what_the_parent_says_of_it(tmp_path: Path) -> None:
+    job = {**JOB, "merge": {"condition": "always"}}
+    world = parent(tmp_path, job)
+    before = manifest(world, "r1")["files"]
+    record = retry_record(1, 3, job)
+    world.take_in(record.model_copy(update={"files": [record.files[0].model_copy(update={"batches": 2})]}))
+    world.merge([again(record, FAILED[:2])], first_offset=100)
+    world.take_in(world.table.runs["r1.r1"].model_copy(update={"state": RunState.CANCELLED}))
+    world.finish("r1.r1", silent_s=20)
+    assert manifest(world, "r1")["files"] == before
+    record = retry_record(2, 3, job)
+    retried(world, record, again(record, FAILED))
+    assert whole_files(world) == {"r1_march.csv": ROWS, "r1.r1_march.csv": 2}
+    assert {row["Error"] for row in rows_of(world.files()["r1_march.csv"])} == {""}
