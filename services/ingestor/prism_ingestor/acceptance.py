@@ -13,6 +13,7 @@ from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.records import Record
 from prism.messages import FileReason, MessageReason, MessageSource, RunFile, RunRecord, RunState
 from prism.messages.intake import HEADER_FILE, HEADER_RUN_ID, REQUEST_TYPE
+from prism.messages.topics import MIB
 from prism.runs.catalogue import Catalogue, CatalogueRefused, read_catalogue
 from prism.runs.naming import results_partition
 from prism.runs.sameness import difference
@@ -25,6 +26,10 @@ from prism_ingestor.ledger import Ledger, now_text
 from prism_ingestor.sources import Sources
 
 log = get_logger(__name__)
+
+# A run is one record, which every service and every command reads: a request of 200 kB whose ranges are
+# those of 1000 files would take 38 MB. Its files' columns are still to come.
+MAX_RUN_BYTES = 8 * MIB
 
 
 class Acceptance:
@@ -108,6 +113,7 @@ class Acceptance:
         if refusal is not None:
             told = {"state": RunState.REFUSED, "reason": refusal.reason, "detail": refusal.detail}
             run = run.model_copy(update=told)
+        run = _fit_for_a_record(run)
         written = self._ledger.write(run, durable)
         if not written.state.ended:
             self._checker.submit(written)
@@ -198,6 +204,18 @@ def catalogue_of(jobs_dir: Path) -> Catalogue:
     except CatalogueRefused as error:
         log.warning("models_file_not_read", error=error)
         return Catalogue()
+
+
+def _fit_for_a_record(run: RunRecord) -> RunRecord:
+    """Return a run, or if it is larger than any record may be, without what makes it so, and refused."""
+    size = len(run.to_bytes())
+    if size <= MAX_RUN_BYTES:
+        return run
+    detail = f"the run takes {size} bytes with its job, prompt and row ranges, at most {MAX_RUN_BYTES}"
+    told = {"state": RunState.REFUSED, "reason": FileReason.TOO_LARGE, "detail": detail}
+    return run.model_copy(
+        update=told | {"job": {}, "prompt": {}, "model_entry": {}, "files": [], "parent": ""}
+    )
 
 
 def _holds(known: RunRecord, record: Record) -> bool:

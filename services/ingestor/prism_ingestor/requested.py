@@ -15,10 +15,14 @@ from prism.messages import (
     RunRequest,
     UriSource,
 )
+from prism.messages.topics import MIB
 from prism.runs.naming import clean_label
 from prism.runs.ranges import RangesRefused, RowRanges, ordered
 
 Place = tuple[int, int]
+
+# Before anything is parsed: requests wait in memory for their files, and take many times their bytes there.
+MAX_REQUEST_BYTES = 8 * MIB
 
 
 class RequestRefused(Exception):
@@ -69,6 +73,9 @@ class Requested:
 
 def parse_request(value: bytes | None) -> RunRequest:
     """Return a request. Raise RequestRefused."""
+    if value is not None and len(value) > MAX_REQUEST_BYTES:
+        detail = f"the request takes {len(value)} bytes, at most {MAX_REQUEST_BYTES}"
+        raise RequestRefused(FileReason.TOO_LARGE, detail)
     try:
         found = RunRequest.parse(value)
     except BadMessage as error:

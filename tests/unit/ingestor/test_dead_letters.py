@@ -12,7 +12,8 @@ from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.errors import BrokerFatal
 from prism.kafka.frontier import OffsetFrontier
 from prism.kafka.records import Record
-from prism.messages import MessageReason, RunRecord, RunState, Topics
+from prism.messages import FileReason, MessageReason, RunRecord, RunState, Topics
+from prism.messages.intake import REQUEST_TYPE
 from prism.runs.catalogue import Catalogue
 from prism_ingestor.acceptance import Acceptance
 from prism_ingestor.commands import ControlTopic
@@ -210,3 +211,38 @@ def test_a_file_that_comes_again_at_once_does_not_wake_a_cancelled_run(counter: 
     assert (counter.submitted, counter.ledger.runs) == ([record], {})
     last = [one for one in counter.post.producer.sent if one["key"] == "r"][-1]
     assert json.loads(last["value"])["state"] == "cancelled"
+
+
+def request_of(counter: Counter, offset: int, run_id: str = "big", **fields: Any) -> RunRecord:
+    """Return the run that is made of a request."""
+    files = [{"label": f"f{one}", "sha256": "a" * 64, "uri": f"file:///d/f{one}.csv"} for one in range(1000)]
+    prompt = {"system_prompt": "Classify.", "columns_to_code": ["Topic"]}
+    whole = {"job": {}, "prompt": prompt, "files": files} | fields
+    headers = {"run-id": run_id.encode(), "content-type": REQUEST_TYPE.encode()}
+    counter.intake.coming.append(record_of(json.dumps(whole).encode(), offset, headers))
+    counter.acceptance.turn()
+    counter.post.producer.flush()
+    return counter.post.producer.table().runs[run_id]
+
+
+@pytest.mark.promise(9)
+def test_a_run_that_fits_in_no_record_is_refused_and_stops_nobody(counter: Counter) -> None:
+    far = 10**14
+    ranges = [{"start": str(one * far + 1), "end": str(one * far + 2)} for one in range(1000)]
+    manual = {"parallelization": {"split_strategy": "manual", "manual_ranges": ranges}}
+    run = request_of(counter, 0, job=manual)
+    assert (run.state, run.reason, run.files) == (RunState.REFUSED, FileReason.TOO_LARGE, [])
+    assert counter.intake.finished == [0]
+    assert counter.submitted == []
+    assert max(len(one["value"]) for one in counter.post.producer.sent) < MIB
+
+
+def test_a_retry_of_a_retry_is_refused(counter: Counter) -> None:
+    root = request_of(counter, 0, "root")
+    counter.ledger.write(root, state=RunState.COMPLETED_WITH_FAILURES)
+    child = request_of(counter, 1, "root.r1", parent="root")
+    assert child.state is RunState.ACCEPTED
+    counter.ledger.write(child, state=RunState.COMPLETED_WITH_FAILURES)
+    nested = request_of(counter, 2, "root.r1.r1", parent="root.r1")
+    assert (nested.state, nested.reason) == (RunState.REFUSED, FileReason.BAD_REQUEST)
+    assert "name root as the parent" in (nested.detail or "")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prism.messages import FileReason, MessageSource, UriSource
 from prism.messages.intake import REQUEST_TYPE
 from prism_ingestor.intake import Submission
+from prism_ingestor.requested import MAX_REQUEST_BYTES
 from tests.unit.ingestor.test_intake import TIMEOUT_S, Intake, accepted, refused
 
 PROMPT = {"system_prompt": "Classify.", "columns_to_code": ["Topic"]}
@@ -92,6 +93,7 @@ def test_what_never_comes_is_given_up_and_said(intake: Intake) -> None:
     ("value", "headers", "reason"),
     [
         (b"{", {}, FileReason.BAD_REQUEST),
+        (b" " * (MAX_REQUEST_BYTES + 1), {}, FileReason.TOO_LARGE),
         (request([]), {}, FileReason.BAD_REQUEST),
         (request([file("a"), file("a")]), {}, FileReason.BAD_REQUEST),
         (request([file("a", uri="file:///a", ranges=[[5, 1]])]), {}, FileReason.BAD_REQUEST),
