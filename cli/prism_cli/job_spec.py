@@ -3,6 +3,7 @@
 Paths of a job are relative to its own folder, or else to where the command runs, as PRISM v6 had them.
 """
 
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 from prism.annotation.prompt_file import PromptFile, PromptRefused
 from prism.annotation.strict_json import NotStrictJson, load_strictly
 from prism.conversion import stem_of
-from prism.messages import RequestedFile, RunFile, RunRecord, RunRequest, UriSource
+from prism.messages import FileReason, RequestedFile, RunFile, RunRecord, RunRequest, UriSource
 from prism.runs.catalogue import Catalogue, ModelEntry, read_catalogue
 from prism.runs.config_files import find_catalogue, find_settings
 from prism.runs.job import InputFile, Job, parse_job, read_job
@@ -21,6 +22,7 @@ from prism.runs.naming import clean_label, is_run_id, model_tag
 from prism.runs.project_settings import read_settings, with_settings
 from prism.runs.ranges import RowRanges, ranges_of
 from prism.runs.sameness import difference
+from prism.tables import TableRefused, open_source
 from prism_cli.console import printable
 from prism_cli.exits import BAD_INPUT, USAGE, CommandFailed
 from prism_cli.submission import Source, examine
@@ -39,11 +41,16 @@ class SpecFile:
     source: Source
     ranges: RowRanges
 
+    @property
+    def filename(self) -> str:
+        """The file's name as text; what is none of a name in other bytes is replaced."""
+        return _as_text(self.source.path.name)[:255]
+
     def requested(self, uri: str | None) -> RequestedFile:
         """Return the file as a request names it."""
         return RequestedFile(
             label=self.label,
-            filename=self.source.path.name[:255],
+            filename=self.filename,
             sha256=self.source.sha256,
             uri=uri,
             encoding="gzip" if uri and self.source.encoding == "gzip" else None,
@@ -66,7 +73,7 @@ class JobSpec:
     @property
     def name(self) -> str:
         """The job's name in messages: its file's."""
-        return self.path.stem
+        return _as_text(self.path.stem)
 
     @property
     def entry(self) -> ModelEntry | None:
@@ -95,7 +102,7 @@ class JobSpec:
         nowhere = UriSource(uri="")
         files = [
             RunFile(
-                label=clean_label(one.label), source=nowhere, filename=one.source.path.name,
+                label=clean_label(one.label), source=nowhere, filename=one.filename,
                 sha256=one.source.sha256, ranges=one.ranges,
             )
             for one in self.files
@@ -108,7 +115,7 @@ def read_spec(path: Path, options: Namespace) -> JobSpec:
 
     Raises CommandFailed (3), JobRefused and PromptRefused for what cannot be used.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CommandFailed(BAD_INPUT, "no such job file", printable(str(path)), "make one: prism init FILE")
     _, fields = read_job(path)
     fields = with_settings(fields, read_settings(find_settings(path)))
@@ -161,14 +168,16 @@ def read_prompt(job: Job, folder: Path) -> dict[str, Any]:
     """Return the job's prompt file as it is written. Raises CommandFailed (3)."""
     path = _found(job.prompts.config_file, folder)
     try:
-        text = path.read_bytes()
+        with open_source(path) as stream:
+            text = stream.read(MAX_PROMPT_BYTES + 1)
         if len(text) > MAX_PROMPT_BYTES:
             raise ValueError(f"more than {MAX_PROMPT_BYTES} bytes")
         PromptFile.parse(text)
         return dict(load_strictly(text.decode("utf-8-sig").strip()))
-    except FileNotFoundError:
+    except TableRefused as error:
+        what = "no such prompt file" if error.reason is FileReason.NOT_FOUND else "the prompt is no file"
         raise CommandFailed(
-            BAD_INPUT, "no such prompt file", printable(str(path)), "see prompts.config_file in the job"
+            BAD_INPUT, what, printable(str(path)), "see prompts.config_file in the job"
         ) from None
     except (OSError, ValueError, NotStrictJson, PromptRefused) as error:
         raise CommandFailed(BAD_INPUT, printable(str(error)), printable(str(path))) from None
@@ -202,11 +211,10 @@ def _inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _expanded(one: InputFile, folder: Path) -> Iterator[Path]:
     path = _found(one.path, folder)
-    if path.is_dir():
+    if os.path.isdir(path):
         found = sorted(inner for inner in path.iterdir() if _is_input(inner))
-    elif any(mark in one.path for mark in _GLOB) and not path.exists():
-        found = sorted(inner for place in (folder, Path()) for inner in place.glob(one.path))
-        found = list(dict.fromkeys(inner.resolve() for inner in found if inner.is_file()))
+    elif any(mark in one.path for mark in _GLOB) and not os.path.exists(path):
+        found = list(dict.fromkeys(inner.resolve() for inner in _matching(one.path, folder)))
     else:
         found = [path]
     if not found:
@@ -216,12 +224,43 @@ def _expanded(one: InputFile, folder: Path) -> Iterator[Path]:
     yield from found
 
 
+def _matching(pattern: str, folder: Path) -> list[Path]:
+    """Return what a pattern matches: beside the job, or else from here. Raises CommandFailed (3)."""
+    wanted = _at_home(pattern)
+    places = (Path(wanted.anchor),) if wanted.is_absolute() else (folder, Path())
+    try:
+        relative = str(wanted.relative_to(wanted.anchor))
+        found = (sorted(one for one in place.glob(relative) if one.is_file()) for place in places)
+        return next((one for one in found if one), [])
+    except ValueError as error:
+        raise CommandFailed(
+            BAD_INPUT, f"no usable pattern: {error}", printable(pattern), "see input_queue in the job"
+        ) from None
+
+
 def _is_input(path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
     return path.is_file() and not path.name.startswith(".") and name.endswith(_INPUT_ENDINGS)
 
 
+def _as_text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def _found(path: str, folder: Path) -> Path:
     """Return where a job's path leads: from its own folder, or else from here."""
-    beside = folder / Path(path).expanduser()
-    return beside if beside.exists() or not Path(path).exists() else Path(path)
+    wanted = _at_home(path)
+    beside = folder / wanted
+    return beside if os.path.exists(beside) or not os.path.exists(wanted) else wanted
+
+
+def _at_home(path: str) -> Path:
+    """Return a job's path with `~` resolved. Raises CommandFailed (3) for what can be no path."""
+    try:
+        if "\0" in path:
+            raise RuntimeError("a NUL is in it")
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise CommandFailed(
+            BAD_INPUT, f"no usable path: {error}", printable(path), "correct it in the job"
+        ) from None

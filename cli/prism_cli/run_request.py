@@ -51,7 +51,7 @@ def request_run(connection: Connection, spec: JobSpec, run_id: str, options: Nam
 def _pieces(spec: JobSpec, run_id: str, labels: set[str]) -> Iterator[Part]:
     for number, one in enumerate(spec.files, 1):
         if one.label in labels:
-            yield from _file(one, FileEnvelope(run_id, number, one.source.path.name))
+            yield from _file(one, FileEnvelope(run_id, number, one.filename))
 
 
 def _file(one: SpecFile, envelope: FileEnvelope) -> Iterator[Part]:
