@@ -56,11 +56,17 @@ class Aftermath:
         if not view.progress.rows_failed or not _retryable(view):
             return "leave"
         if self._options.on_failure not in (None, "ask"):
-            return str(self._options.on_failure)
+            return self._as_told(view)
         wanted = self._spec.job.error_handling.prompt_on_failure or self._options.on_failure == "ask"
         if not wanted or self._options.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return "leave"
         return _asked(view)
+
+    def _as_told(self, view: RunView) -> str:
+        """Return what the flag says, once: what fails again would be asked for ever, and may cost money."""
+        told = str(self._options.on_failure)
+        done = view.record.parent or (told == "publish" and view.progress.outputs)
+        return "leave" if done else told
 
     def _again(self, view: RunView, choice: str) -> int:
         from prism_cli import retry

@@ -142,7 +142,8 @@ def _add_run(commands: Commands) -> None:
     run.add_argument(
         "--on-failure",
         choices=("ask", "retry", "publish", "leave"),
-        help="what to do with failed rows (default: ask on a terminal if the job says so, else leave)",
+        help="what to do with failed rows; retry: once "
+        "(default: ask on a terminal if the job says so, else leave)",
     )
     run.add_argument("--timeout", type=_seconds, metavar="S", help="follow no longer than this")
     run.add_argument("--plain", action="store_true", help="lines instead of the dashboard")

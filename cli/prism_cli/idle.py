@@ -2,6 +2,8 @@
 
 Whoever looks on holds a lock of the data folder (shared among all of them): the kernel frees it however
 they die. So a fleet goes on when its command is gone, and stays while somebody is asked what to do next.
+Whoever takes it down holds the lock alone until it is down: a command that comes meanwhile waits, and then
+finds that there is none, and not one whose broker is gone in the next moment.
 """
 
 import fcntl
@@ -16,38 +18,65 @@ from prism.kafka.errors import BrokerAway
 from prism.messages import RunState
 from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
-from prism_cli.exits import CommandFailed
+from prism_cli.console import printable, say
+from prism_cli.exits import BAD_INPUT, CommandFailed
 
 CLIENTS = "clients.lock"
 # Summary and report follow the output.
 REPORTS_S = 60.0
 _LOOK_S = 0.5
+# Whoever looks whether somebody looks on holds the lock for a moment himself.
+_TRIES = 4
+_PAUSE_S = 0.05
 
 
 @contextmanager
 def looking_on(data_dir: Path) -> Iterator[None]:
-    """Keep a fleet up that would go down by itself."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(data_dir / CLIENTS, os.O_RDWR | os.O_CREAT, 0o644)
+    """Keep a fleet up that would go down by itself; one that goes down already is waited for.
+
+    Raises CommandFailed (3) for a folder that cannot be written.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = _opened(data_dir)
+    except OSError as error:
+        raise CommandFailed(
+            BAD_INPUT, f"cannot write: {error.strerror}", str(data_dir), "choose another --data-dir"
+        ) from None
+    try:
+        if not _locked(descriptor, fcntl.LOCK_SH):
+            say(f"waiting for the fleet in {printable(str(data_dir))} to be down …")
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)
 
 
-def somebody_looks_on(data_dir: Path) -> bool:
-    """Return whether a command holds the fleet of this folder."""
+@contextmanager
+def alone(data_dir: Path) -> Iterator[bool]:
+    """Yield whether nobody looks on; if so, nobody can begin to before this ends."""
     try:
-        descriptor = os.open(data_dir / CLIENTS, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:
-        return False
+        descriptor = _opened(data_dir)
+    except OSError:  # then nobody can look on
+        yield True
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        yield _locked(descriptor, fcntl.LOCK_EX)
     finally:
         os.close(descriptor)
+
+
+def _opened(data_dir: Path) -> int:
+    return os.open(data_dir / CLIENTS, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(_PAUSE_S)
     return False
 
 
@@ -64,16 +93,25 @@ class IdleWatch:
 
     def _watch(self) -> None:
         while True:
-            board = Board(self._connection)
-            try:
-                board.catch_up()
-                self._wait(board)
-                return
-            except (BrokerAway, CommandFailed):
-                # The keeper brings the broker back; what was idle until then has to be looked at anew.
-                time.sleep(_LOOK_S)
-            finally:
-                board.close()
+            if not self._has_become_idle():
+                continue
+            with alone(self._connection.data_dir) as nobody:
+                if nobody:
+                    self._on_idle()
+                    threading.Event().wait()  # held until this process has ended
+
+    def _has_become_idle(self) -> bool:
+        board = Board(self._connection)
+        try:
+            board.catch_up()
+            self._wait(board)
+            return True
+        except (BrokerAway, CommandFailed):
+            # The keeper brings the broker back; what was idle until then has to be looked at anew.
+            time.sleep(_LOOK_S)
+            return False
+        finally:
+            board.close()
 
     def _wait(self, board: Board) -> None:
         since = time.monotonic()
@@ -81,11 +119,13 @@ class IdleWatch:
             if self._busy(board):
                 since = time.monotonic()
             board.poll(_LOOK_S)
-        self._on_idle()
 
     def _busy(self, board: Board) -> bool:
-        data_dir = self._connection.data_dir
-        return any(self._under_way(one) for one in board.runs()) or somebody_looks_on(data_dir)
+        return any(self._under_way(one) for one in board.runs()) or self._somebody_looks_on()
+
+    def _somebody_looks_on(self) -> bool:
+        with alone(self._connection.data_dir) as nobody:
+            return not nobody
 
     def _under_way(self, view: RunView) -> bool:
         if not view.ended:

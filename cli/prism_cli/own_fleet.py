@@ -56,9 +56,9 @@ class FleetPlan:
 
 
 def is_there(options: Namespace, environ: Mapping[str, str]) -> bool:
-    """Return whether a broker is named, or a fleet of this folder lives."""
+    """Return whether a broker is named, or a fleet of this folder is up: one that is begun is waited for."""
     named = options.bootstrap or environ.get("BOOTSTRAP_SERVER")
-    return bool(named) or fleet_file.alive(connections.data_dir(options, environ))
+    return bool(named) or await_up(connections.data_dir(options, environ))
 
 
 def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> tuple[FleetPlan, JobSpec]:
@@ -99,8 +99,38 @@ def _at_default_server(spec: JobSpec) -> bool:
     return entry is None or not (entry.base_url or entry.name.endswith(("-cloud", ":cloud")))
 
 
-def bring_up(plan: FleetPlan, options: Namespace, environ: Mapping[str, str]) -> Connection:
-    """Start a fleet and wait until it is up. Raises CommandFailed with the exit code that it ended with."""
+def await_up(data_dir: Path) -> bool:
+    """Wait for a fleet that is being started here; return False once there is none.
+
+    Until it is up the folder's file is not there, or that of a fleet which was killed.
+    """
+    told, deadline = False, time.monotonic() + _START_S
+    while fleet_file.alive(data_dir) and time.monotonic() < deadline:
+        fleet = fleet_file.read(data_dir)
+        if fleet is not None and _lives(fleet.pid):
+            return True
+        if not told:
+            say(f"another command is starting a fleet in {printable(str(data_dir))}: waiting for it …")
+            told = True
+        time.sleep(_LOOK_S)
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def bring_up(plan: FleetPlan, options: Namespace, environ: Mapping[str, str]) -> tuple[Connection, bool]:
+    """Start a fleet and wait until it is up; return whether it is ours, or was begun by another meanwhile.
+
+    Raises CommandFailed with the exit code that it ended with.
+    """
     workers = f"{count(plan.workers)} worker{'' if plan.workers == 1 else 's'}"
     say(f"starting a fleet of {workers} in {printable(str(plan.data_dir))}{download_notice()} …")
     if plan.choice.embedded:
@@ -113,11 +143,13 @@ def bring_up(plan: FleetPlan, options: Namespace, environ: Mapping[str, str]) ->
     deadline = time.monotonic() + _START_S
     while not _is_up(plan.data_dir, process.pid):
         if process.poll() is not None:
+            if await_up(plan.data_dir):
+                return connections.connect(options), False
             raise _ended(process.returncode, log)
         if time.monotonic() > deadline:
             raise CommandFailed(FAILED, "the fleet is not up yet", str(log), "prism doctor")
         time.sleep(_LOOK_S)
-    return connections.connect(options)
+    return connections.connect(options), True
 
 
 def assert_up(data_dir: Path, run_id: str) -> None:

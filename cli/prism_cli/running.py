@@ -19,7 +19,7 @@ from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
 from prism_cli.console import count, printable, say, write_json, write_line
 from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, USAGE, CommandFailed
-from prism_cli.idle import looking_on
+from prism_cli.idle import alone, looking_on
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 from prism_cli.run_request import request_run
 from prism_cli.watching import attend, finish
@@ -50,8 +50,9 @@ def _run(options: Namespace) -> int:
     with looking_on(connections.data_dir(options, environ)):
         connection, spec, own = _fleet(spec, options, environ)
         code = _on_fleet(connection, spec, own, options)
-        if own and not options.detach and options.timeout is None:
-            _leave(connection)
+    if own and not options.detach and options.timeout is None:
+        with alone(connection.data_dir) as nobody:
+            _leave(connection, nobody)
     return code
 
 
@@ -62,7 +63,8 @@ def _fleet(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> tup
         _say_what_does_not_hold(connection, options)
         return connection, _for_fleet(connection, spec, options), False
     plan, spec = own_fleet.plan_for(spec, options, environ)
-    return own_fleet.bring_up(plan, options, environ), spec, True
+    connection, own = own_fleet.bring_up(plan, options, environ)
+    return connection, spec, own
 
 
 def _for_fleet(connection: Connection, spec: JobSpec, options: Namespace) -> JobSpec:
@@ -155,8 +157,11 @@ def _leave_it_running(board: Board, connection: Connection, run_id: str, options
     return DONE
 
 
-def _leave(connection: Connection) -> None:
-    """Take our own fleet down, unless somebody else's run is under way there by now."""
+def _leave(connection: Connection, nobody: bool) -> None:
+    """Take our own fleet down, unless somebody else looks on, or has a run under way there by now."""
+    if not nobody:
+        say("the fleet stays up: another command uses it; it goes down by itself")
+        return
     board = Board(connection)
     try:
         board.catch_up()
