@@ -14,36 +14,53 @@ from typing import Any
 
 from prism.kafka.records import Record
 from prism.kafka.table import TableReader
-from prism.messages import BadMessage, RequestedFile, RunRecord, RunRequest, RunState, intake
+from prism.messages import BadMessage, RequestedFile, RunFile, RunRecord, RunRequest, RunState, intake
 from prism.messages.run import CURSOR_SUFFIX
 from prism.runs.job import Job, parse_job
-from prism.tables import TableFormat, read_header
+from prism.tables import render_line
 from prism_cli import connection as connections
+from prism_cli import own_fleet
 from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
 from prism_cli.console import count, printable, say, write_json, write_line
-from prism_cli.exits import BAD_INPUT, DONE, CommandFailed
+from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, CommandFailed
+from prism_cli.idle import looking_on
 from prism_cli.job_spec import merged
 from prism_cli.places import run_folder
 from prism_cli.run_request import FileEnvelope
 from prism_cli.submission import Part, Source, examine, parts, send
 from prism_cli.watching import attend, finish
 
+TAB = "\t"
 _CHILD = re.compile(r"(?P<parent>.+)\.r(?P<number>[0-9]{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRows:
-    """The failed rows of one file, as the merger left them."""
+    """The failed rows of one file, as the merger left them. `filename` says how they are written."""
 
     label: str
     source: Source
+    filename: str
 
 
 def run(options: Namespace) -> int:
     """Retry a run's failed rows and follow the child to its end."""
-    connection = connections.connect(options)
+    environ = connections.environment()
+    folder = connections.data_dir(options, environ)
+    with looking_on(folder):
+        if not own_fleet.is_there(options, environ):
+            raise CommandFailed(
+                BROKER_AWAY,
+                "no fleet is up",
+                printable(str(folder)),
+                f"prism run JOB --resume --run-id {options.run_id} --on-failure retry brings its own",
+            )
+        return _retry(connections.connect(options), options)
+
+
+def _retry(connection: Connection, options: Namespace) -> int:
     board = Board(connection)
     try:
         board.catch_up()
@@ -76,8 +93,9 @@ def begin(connection: Connection, board: Board, view: RunView, publish_only: boo
     found = failed_rows(connection, last, job)
     run_id = f"{root}.r{_next_number(board, root)}"
     with TemporaryDirectory(prefix="prism-retry-") as scratch:
-        if publish_only:
-            found = [_without_rows(one, Path(scratch), job.table.delimiter) for one in found]
+        if not last.progress.outputs:
+            # The files without failed rows are withheld too, and wait to be published with the others.
+            found = in_full(record, [] if publish_only else found, Path(scratch))
         _send(connection, run_id, _request(record, root, found, publish_only), found)
     rows = count(last.progress.rows_failed)
     say(f"{run_id} " + ("publishes it as it is" if publish_only else f"does {rows} failed rows again"))
@@ -86,20 +104,27 @@ def begin(connection: Connection, board: Board, view: RunView, publish_only: boo
 
 def _send(connection: Connection, run_id: str, request: RunRequest, found: list[FailedRows]) -> None:
     for number, one in enumerate(found, 1):
-        envelope = FileEnvelope(run_id, number, one.source.path.name)
+        envelope = FileEnvelope(run_id, number, one.filename)
         send(connection, parts(one.source, envelope, reference=False), run_id)
     headers = {intake.HEADER_RUN_ID: run_id, intake.HEADER_TYPE: intake.REQUEST_TYPE}
     send(connection, iter([Part(request.to_bytes(), headers)]), run_id)
 
 
-def _without_rows(one: FailedRows, scratch: Path, delimiter: str) -> FailedRows:
-    """Return a file with the header alone."""
-    fmt = TableFormat(delimiter=delimiter, required_columns=(), message_column="")
-    header = read_header(one.source.path, fmt)
-    path = scratch / one.source.path.name
-    with one.source.path.open("rb") as stream:
-        path.write_bytes(stream.read(header.end_offset))
-    return FailedRows(one.label, examine(path))
+def in_full(record: RunRecord, found: list[FailedRows], scratch: Path) -> list[FailedRows]:
+    """Return every file of a run, those that are not among the found ones with the header alone."""
+    by_label = {one.label: one for one in found}
+    return [by_label.get(file.label) or _without_rows(file, scratch) for file in record.files]
+
+
+def _without_rows(file: RunFile, scratch: Path) -> FailedRows:
+    path = scratch / _filename(file)
+    path.write_text(render_line(file.columns, file.delimiter), encoding="utf-8", newline="")
+    return FailedRows(file.label, examine(path), path.name)
+
+
+def _filename(file: RunFile) -> str:
+    """Return the name of a file of rows as the merger writes them: its ending says what parts the cells."""
+    return f"failed_rows_{file.label}.{'tsv' if file.delimiter == TAB else 'csv'}"
 
 
 def newest_of_family(board: Board, root: str) -> RunView:
@@ -164,7 +189,7 @@ def failed_rows(connection: Connection, view: RunView, job: Job) -> list[FailedR
                 printable(str(path)),
                 f"bring them: prism fetch {view.run_id}",
             )
-        found.append(FailedRows(file.label, examine(path)))
+        found.append(FailedRows(file.label, examine(path), _filename(file)))
     if not found:
         raise CommandFailed(BAD_INPUT, _nothing_to_retry(view))
     return found
@@ -179,7 +204,7 @@ def _request(record: RunRecord, root: str, found: list[FailedRows], publish_only
         files=[
             RequestedFile(
                 label=one.label,
-                filename=one.source.path.name,
+                filename=one.filename,
                 sha256=one.source.sha256,
             )
             for one in found
@@ -191,7 +216,7 @@ def _request(record: RunRecord, root: str, found: list[FailedRows], publish_only
 def _job(job: Mapping[str, Any], publish_only: bool) -> dict[str, Any]:
     """Return the run's job for its failed rows: all of them, written as the merger writes CSVs."""
     changes: dict[str, Any] = {
-        "table": {"format": "csv", "columns": {}},
+        "table": {"format": "auto", "columns": {}},
         "parallelization": {"split_strategy": "auto"},
     }
     found = merged(job, changes)

@@ -220,3 +220,19 @@ def test_a_cancelled_retry_changes_neither_the_output_nor_what_the_parent_says_o
     retried(world, record, again(record, FAILED))
     assert whole_files(world) == {"r1_march.csv": ROWS, "r1.r1_march.csv": 2}
     assert {row["Error"] for row in rows_of(world.files()["r1_march.csv"])} == {""}
+
+
+def test_a_withheld_run_is_published_with_its_files_without_failed_rows(tmp_path: Path) -> None:
+    job = {**JOB, "merge": {"max_failed": "5%"}}
+    record = run_record(rows=ROWS, job=job, labels=("march", "empty"))
+    empty = record.files[1].model_copy(update={"rows": 0, "batches": 0})
+    record = record.model_copy(update={"files": [record.files[0], empty]})
+    world = World(tmp_path, [record])
+    world.merge(all_results(run_record(rows=ROWS)))
+    world.finish()
+    end(world, "r1")
+    assert world.run("r1").outcome is Outcome.WITHHELD
+    nothing = run_record("r1.r1", 0, 10, job=JOB, labels=("march", "empty"), parent="r1")
+    retried(world, nothing, None)
+    published = {name: len(rows_of(one)) for name, one in world.files().items() if name.startswith("r1_")}
+    assert published == {"r1_march.csv": ROWS, "r1_empty.csv": 0}
