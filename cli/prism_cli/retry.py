@@ -86,14 +86,15 @@ def begin(connection: Connection, board: Board, view: RunView, publish_only: boo
         raise CommandFailed(
             BAD_INPUT, _nothing_to_retry(last), next=f"look at it: prism status {last.run_id}"
         )
-    if publish_only and last.progress.outputs:
+    published = is_published(board, root)
+    if publish_only and published:
         raise CommandFailed(BAD_INPUT, f"{root} is published already", next=f"prism status {root}")
     record = whole_record(connection, root)
     job = parse_job(record.job)
     found = failed_rows(connection, last, job)
     run_id = f"{root}.r{_next_number(board, root)}"
     with TemporaryDirectory(prefix="prism-retry-") as scratch:
-        if not last.progress.outputs:
+        if not published:
             # The files without failed rows are withheld too, and wait to be published with the others.
             found = in_full(record, [] if publish_only else found, Path(scratch))
         _send(connection, run_id, _request(record, root, found, publish_only), found)
@@ -135,13 +136,19 @@ def newest_of_family(board: Board, root: str) -> RunView:
         raise CommandFailed(
             BAD_INPUT, f"{children[-1].run_id} is under way", next=f"prism watch {children[-1].run_id}"
         )
+    # One without rows has only published what was withheld: what failed is what had failed before it.
     done = [
-        one for one in children if one.state is not RunState.CANCELLED and one.state is not RunState.FAILED
+        one for one in children if one.record.rows and one.state not in (RunState.CANCELLED, RunState.FAILED)
     ]
     view = done[-1] if done else board.run(root)
     if view is None:
         raise CommandFailed(BAD_INPUT, f"no run {printable(root, 130)} here", next="list them: prism status")
     return view
+
+
+def is_published(board: Board, root: str) -> bool:
+    """Return whether a run's output is there, be it by one of its retries."""
+    return any(one.progress.outputs for one in board.runs() if root in (one.run_id, one.record.parent))
 
 
 def whole_record(connection: Connection, run_id: str) -> RunRecord:
