@@ -45,8 +45,8 @@ class Requested:
     places: list[Place] = field(default_factory=list)
 
     def came(self, number: int, source: MessageSource) -> None:
-        """Take in one file; the first of a number counts."""
-        self.files.setdefault(number, source)
+        """Take in one file; the last of a number counts: what came before is of a sender that has died."""
+        self.files[number] = source
 
     @property
     def awaited(self) -> list[int]:

@@ -119,3 +119,12 @@ def test_rows_are_taken_as_the_request_says_or_else_the_job(intake: Intake) -> N
     files = [file("a", uri="file:///a", ranges=[[7, 9]]), file("b", uri="file:///b")]
     found = accepted(ask(intake, request(files, job={"parallelization": manual})))
     assert [one.ranges for one in found.files] == [[(7, 9)], [(2, 3)]]
+
+
+def test_of_a_file_that_is_sent_again_after_a_death_the_last_bytes_count(intake: Intake) -> None:
+    """Its sender died before the request, and the file was changed meanwhile."""
+    intake.read(b"old", run_id="r", file="1")
+    intake.read(b"new", run_id="r", file="1")
+    found = accepted(ask(intake, request([file("one")])))
+    assert found.files[0].source == MessageSource(partition=3, offsets=[1])
+    assert found.places == ((3, 0), (3, 1), (3, 2))
