@@ -192,10 +192,15 @@ class StoreShelf:
     def replace(self, temporary: Path, mark: OutputMark) -> None:
         store, folder = self._store()
         path = f"{folder}/{mark.name}"
+        if not store.exists(path):
+            raise NameTaken(mark.name)  # taken away: it may be kept elsewhere under this name
         with store.open(path, "rb") as file:
             if _digest(file) != mark.replaces:
                 raise NameTaken(mark.name)
-        store.put_file(str(temporary), path)
+        if self._scheme in _ATOMIC:
+            store.put_file(str(temporary), path)
+        else:
+            self._put_over(store, temporary, folder, path)
         store.invalidate_cache()
 
     def address(self, name: str) -> str:
@@ -217,6 +222,17 @@ class StoreShelf:
         if store.exists(path):
             raise NameTaken(path.rsplit("/", 1)[-1])
         store.mv(beside, path)
+
+    def _put_over(self, store: Any, temporary: Path, folder: str, path: str) -> None:
+        """Replace a file by a rename: half of what is put must never stand under a published name."""
+        beside = f"{folder}/{temporary.name}"
+        store.put_file(str(temporary), beside)
+        if self._scheme in ("file", "local"):
+            _sync(Path(beside))
+            Path(beside).replace(path)
+            sync_folder(Path(folder))
+        else:
+            store.mv(beside, path)
 
     def _store(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from prism.messages import Result, ResultRow, RunRecord, RunState
 from prism.service import fault
 from prism_merger.accounts import Outcome, Stage
+from prism_merger.shelves import StoreAway
 from tests.unit.merger.test_publication import POINTS, Killed, all_results
 from tests.unit.merger.world import World, run_record
 
@@ -236,3 +239,49 @@ def test_a_withheld_run_is_published_with_its_files_without_failed_rows(tmp_path
     retried(world, nothing, None)
     published = {name: len(rows_of(one)) for name, one in world.files().items() if name.startswith("r1_")}
     assert published == {"r1_march.csv": ROWS, "r1_empty.csv": 0}
+
+
+def in_store(folder: Path, uri: str) -> World:
+    job: dict[str, Any] = {"output": {**JOB["output"], "directory": uri}}
+    world = World(folder, [run_record(rows=ROWS, job=job)], schemes=frozenset({"file", "memory"}))
+    world.merge(all_results(run_record(rows=ROWS)))
+    world.finish()
+    end(world, "r1")
+    record = retry_record(1, 3, job)
+    world.take_in(record)
+    world.merge([again(record, FAILED)], first_offset=100)
+    return world
+
+
+@pytest.mark.promise(3)
+def test_a_put_that_breaks_off_leaves_the_published_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of files shows what has come of a file, under whatever name it is put."""
+    world = in_store(tmp_path, f"file://{tmp_path}/store")
+    path = tmp_path / "store" / "r1_march.csv"
+    before = path.read_bytes()
+
+    def put_half(_store: Any, here: str, there: str, **_: Any) -> None:
+        Path(there).write_bytes(Path(here).read_bytes()[:100])
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "put_file", put_half)
+        with pytest.raises((Killed, StoreAway)):
+            world.finish("r1.r1")
+    assert path.read_bytes() == before
+    world.finish("r1.r1")
+    assert len(rows_of(path.read_bytes())) == ROWS
+    assert b"r1.r1" in path.read_bytes()
+    assert [one.name for one in (tmp_path / "store").iterdir()] == ["r1_march.csv"]
+
+
+def test_an_output_that_was_taken_out_of_a_store_holds_up_no_retry(tmp_path: Path) -> None:
+    world = in_store(tmp_path, "memory://retries/prism")
+    store = fsspec.filesystem("memory")
+    store.rm("/retries/prism/r1_march.csv")
+    world.finish("r1.r1")
+    (found,) = store.ls("/retries/prism", detail=False)
+    assert len(rows_of(store.cat(found))) == ROWS
+    store.rm("/retries", recursive=True)
