@@ -49,8 +49,9 @@ format: install ## Rewrite the code in the project's format
 schemas: install ## Write docs/schemas, docs/settings.md and docs/jobs.md from the code
 	@$(BIN)/python -m tools.reference
 
-screens: install ## Take the pictures in docs/screens of the running dashboard (needs tmux)
+screens: install ## Take the pictures in docs/screens of the dashboard and the runner (needs tmux)
 	@$(BIN)/python -m tools.screens
+	@$(BIN)/python -m tools.runner_screens
 
 lock: install ## Pin every dependency again, with hashes
 	@$(BIN)/python tools/lock.py --upgrade

@@ -123,8 +123,8 @@ class Screen:
         """Return what is shown, plain."""
         return self._tmux("capture-pane", "-p", "-t", "0")
 
-    def save(self, path: Path) -> None:
-        """Write what is shown as a picture."""
+    def save(self, path: Path, command: str = "prism watch") -> None:
+        """Write what is shown as a picture; command: what shows it."""
         shown = self._tmux("capture-pane", "-p", "-e", "-t", "0").rstrip("\n")
         console = Console(
             record=True,
@@ -137,7 +137,7 @@ class Screen:
         console.print(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"))
         console.save_svg(
             str(path),
-            title=f"prism watch · {self.width}×{self.height}",
+            title=f"{command} · {self.width}×{self.height}",
             theme=_THEME,
             code_format=_SVG,
             unique_id=path.stem,

@@ -3,6 +3,7 @@
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 
 from prism.messages import RunState
 from prism_cli.board import Board, RunView
@@ -18,21 +19,36 @@ _REPORTS_S = 45.0
 _POLL_S = 0.2
 _CHOICES = {"r": "retry", "p": "publish", "l": "leave"}
 
+# Says what came of an ended run, and returns the exit code that says the same.
+Tell = Callable[[Connection, RunView, Namespace], int]
+
+
+def tell_run(connection: Connection, view: RunView, options: Namespace) -> int:
+    """Print an ended run as `prism run` does."""
+    code = finish(view, connection.data_dir, options.json)
+    root = output_root(connection, view)
+    for one in view.progress.reports or ():
+        if one.endswith((".md", ".html")):
+            say(f"{'summary' if one.endswith('.md') else 'report'}: {printable(str(root / one))}")
+    return code
+
 
 class Aftermath:
     """The end of a followed run."""
 
-    def __init__(self, connection: Connection, board: Board, spec: JobSpec, options: Namespace) -> None:
+    def __init__(
+        self, connection: Connection, board: Board, spec: JobSpec, options: Namespace, tell: Tell = tell_run
+    ) -> None:
         self._connection = connection
         self._board = board
         self._spec = spec
         self._options = options
+        self._tell = tell
 
     def after(self, view: RunView) -> int:
         """Return the exit code of an ended run; a retry's, if its rows are done again."""
         view = self._await_reports(view)
-        code = finish(view, self._connection.data_dir, self._options.json)
-        self._tell_reports(view)
+        code = self._tell(self._connection, view, self._options)
         choice = self._choice(view)
         if choice == "leave":
             return code
@@ -44,12 +60,6 @@ class Aftermath:
             self._board.poll(_POLL_S)
             view = self._board.run(view.run_id) or view
         return view
-
-    def _tell_reports(self, view: RunView) -> None:
-        root = output_root(self._connection, view)
-        for one in view.progress.reports or ():
-            if one.endswith((".md", ".html")):
-                say(f"{'summary' if one.endswith('.md') else 'report'}: {printable(str(root / one))}")
 
     def _choice(self, view: RunView) -> str:
         """Return what becomes of the failed rows: as asked, as the flag says, else they are left."""

@@ -15,6 +15,7 @@ MODULES = {
     "retry": "prism_cli.retry",
     "summary": "prism_cli.summary",
     "init": "prism_cli.init",
+    "runner": "prism_cli.runner.command",
     "submit": "prism_cli.submission",
     "status": "prism_cli.status",
     "watch": "prism_cli.watching",
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_run(commands)
     _add_init(commands)
+    _add_runner(commands)
     _add_submit(commands)
     _add_looking(commands)
     _add_control(commands)
@@ -187,6 +189,33 @@ def _add_init(commands: Commands) -> None:
     )
     init.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: this folder)")
     init.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def _add_runner(commands: Commands) -> None:
+    runner = _add_client(commands, "runner", "put a run together step by step, in a project, and run it")
+    runner.add_argument("--project", metavar="P", help="the project: projects/P")
+    runner.add_argument("--create", action="store_true", help="make the project if it is not there")
+    runner.add_argument(
+        "--input", metavar="FILE", help="the table (default: data/inputs/input.csv of the project)"
+    )
+    runner.add_argument("--copy", action="store_true", help="copy FILE into the project, and use the copy")
+    runner.add_argument(
+        "--prompt", metavar="FILE", help="the prompt file, or `proposed` (default: the project's own)"
+    )
+    runner.add_argument("--model", metavar="M", help="the model")
+    runner.add_argument("--batch-size", metavar="N", help="rows per model call, 1 to 200")
+    runner.add_argument("--rows", metavar="A-B|all", help="which rows, from 1")
+    runner.add_argument(
+        "--model-server",
+        default="auto",
+        metavar="auto|embedded|URL",
+        help="as for prism up; embedded answers by rules, and needs no --model",
+    )
+    runner.add_argument(
+        "--workers", type=_positive, metavar="N", help="workers of a fleet that is brought up"
+    )
+    runner.add_argument("--on-failure", choices=("ask", "retry", "publish", "leave"), help="as for prism run")
+    runner.add_argument("--yes", action="store_true", help="start without asking once more")
 
 
 def _add_submit(commands: Commands) -> None:

@@ -159,7 +159,7 @@ def predict(
     file = RunFile(
         label=_RUN_ID,
         filename=name,
-        source=_uri(source, folder),
+        source=linked_uri(source, folder),
         sha256=source.sha256,
         ranges=ranges or [],
     )
@@ -200,8 +200,8 @@ def predict(
     )
 
 
-def _uri(source: Source, folder: Path) -> UriSource:
-    # By a link: a URI cannot carry a name that is not UTF-8.
+def linked_uri(source: Source, folder: Path) -> UriSource:
+    """Return the address of a file by a link in `folder`: a URI cannot carry a name that is not UTF-8."""
     link = folder / "source"
     link.symlink_to(source.path.resolve())
     return UriSource(uri=link.absolute().as_uri(), encoding="gzip" if source.encoding == "gzip" else None)

@@ -21,7 +21,7 @@ from prism.runs.naming import output_name
 from prism_cli import connection as connections
 from prism_cli import fleet_file, own_fleet
 from prism_cli.console import count, output, printable, say, write_json
-from prism_cli.dry_run import SAMPLE, Plan, predict, service_settings, telling
+from prism_cli.dry_run import SAMPLE, Plan, Tell, predict, service_settings, telling
 from prism_cli.exits import DONE
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 from prism_cli.model_choice import EMBEDDED_MODEL, base_url
@@ -33,7 +33,7 @@ _LEAST_SAMPLE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where the run would be: the default model server, its model, and how many workers."""
 
     address: str
@@ -45,12 +45,24 @@ def run(options: Namespace) -> int:
     """Foretell a run. Sends nothing to a broker; makes the sample's calls."""
     # What the services' parts would log, this command says in its own words.
     logging.getLogger("prism").addHandler(logging.NullHandler())
-    environ = connections.environment()
     spec = read_spec(options.config, options)
+    with telling() as tell:
+        spec, place, found = foretell(spec, options, tell)
+    _tell(spec, place, found, options)
+    return DONE
+
+
+def foretell(
+    spec: JobSpec, options: Namespace, tell: Tell, notice: Tell = say
+) -> tuple[JobSpec, Place, list[Prediction]]:
+    """Return the job with the model that would answer, where it would run, and what each file takes.
+
+    Makes the sample's calls. Raises CommandFailed for a file that is refused and a model that is away.
+    """
+    environ = connections.environment()
     with (
         tempfile.TemporaryDirectory(prefix="prism-dry-run-") as folder,
-        _place(spec, options, environ) as (place, spec),
-        telling() as tell,
+        _place(spec, options, environ, notice) as (place, spec),
     ):
         plan = _plan(spec, place, options, environ)
         wanted = max(_LEAST_SAMPLE, (options.sample or SAMPLE) // len(spec.files))
@@ -59,30 +71,31 @@ def run(options: Namespace) -> int:
             scratch = Path(folder) / str(number)
             scratch.mkdir()
             found.append(predict(plan, one.source, wanted, options.concurrency, scratch, tell, one.ranges))
-    _tell(spec, place, found, options)
-    return DONE
+        return spec, place, found
 
 
 @contextmanager
-def _place(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> Iterator[tuple[_Place, JobSpec]]:
+def _place(
+    spec: JobSpec, options: Namespace, environ: Mapping[str, str], notice: Tell
+) -> Iterator[tuple[Place, JobSpec]]:
     """Yield where the run would be, with a model server of its own if that is what it would have."""
     folder = connections.data_dir(options, environ)
     fleet = fleet_file.read(folder) if fleet_file.alive(folder) else None
     if fleet is not None and options.model_server == "auto":
         workers = sum(one.name == "model-worker" for one in fleet.services)
-        yield _Place(fleet.model_server, spec.job.model.name or fleet.model, workers), spec
+        yield Place(fleet.model_server, spec.job.model.name or fleet.model, workers), spec
         return
     plan, spec = own_fleet.plan_for(spec, options, environ)
     name = spec.job.model.name or plan.choice.model
     if not plan.choice.embedded:
-        yield _Place(str(plan.choice.url), name, plan.workers), spec
+        yield Place(str(plan.choice.url), name, plan.workers), spec
         return
-    say(f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})")
+    notice(f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})")
     with EmbeddedModelServer() as server:
-        yield _Place(server.url, name, plan.workers), spec
+        yield Place(server.url, name, plan.workers), spec
 
 
-def _plan(spec: JobSpec, place: _Place, options: Namespace, environ: Mapping[str, str]) -> Plan:
+def _plan(spec: JobSpec, place: Place, options: Namespace, environ: Mapping[str, str]) -> Plan:
     key = environ.get("OLLAMA_API_KEY") or None
     cloud = base_url(environ.get("OLLAMA_CLOUD_HOST") or CLOUD_HOST)
     ingestor, worker = service_settings(environ, connections.data_dir(options, environ))
@@ -100,7 +113,7 @@ def _plan(spec: JobSpec, place: _Place, options: Namespace, environ: Mapping[str
     )
 
 
-def _tell(spec: JobSpec, place: _Place, found: list[Prediction], options: Namespace) -> None:
+def _tell(spec: JobSpec, place: Place, found: list[Prediction], options: Namespace) -> None:
     run_id = options.run_id or new_run_id(spec, datetime.now())
     if options.json:
         write_json(_as_json(spec, place, run_id, found))
@@ -110,7 +123,7 @@ def _tell(spec: JobSpec, place: _Place, found: list[Prediction], options: Namesp
         say(f"prism: {line}")
 
 
-def _as_json(spec: JobSpec, place: _Place, run_id: str, found: list[Prediction]) -> dict[str, Any]:
+def _as_json(spec: JobSpec, place: Place, run_id: str, found: list[Prediction]) -> dict[str, Any]:
     return {
         "dry_run": True,
         "run_id": run_id,
@@ -135,7 +148,7 @@ def _outputs(spec: JobSpec, run_id: str) -> list[str]:
     ]
 
 
-def _show(spec: JobSpec, place: _Place, run_id: str, found: list[Prediction]) -> None:
+def _show(spec: JobSpec, place: Place, run_id: str, found: list[Prediction]) -> None:
     out = output()
     rows = sum(one.survey.rows for one in found)
     lines = Text(overflow="fold")

@@ -117,7 +117,16 @@ def read_spec(path: Path, options: Namespace) -> JobSpec:
     """
     if not os.path.isfile(path):
         raise CommandFailed(BAD_INPUT, "no such job file", printable(str(path)), "make one: prism init FILE")
-    _, fields = read_job(path)
+    return spec_of(path, read_job(path)[1], options)
+
+
+def spec_of(
+    path: Path, fields: Mapping[str, Any], options: Namespace, prompt: dict[str, Any] | None = None
+) -> JobSpec:
+    """Return the job of a file's fields, whether or not it is written yet; `prompt`: instead of its file's.
+
+    Raises CommandFailed (3), JobRefused and PromptRefused for what cannot be used.
+    """
     fields = with_settings(fields, read_settings(find_settings(path)))
     fields = merged(fields, _overrides(options))
     job = parse_job(fields, path.name)
@@ -127,7 +136,8 @@ def read_spec(path: Path, options: Namespace) -> JobSpec:
         )
     ranges = options.rows or ranges_of(job)
     files = tuple(SpecFile(label, examine(one), ranges) for label, one in _inputs(job, path.parent))
-    return JobSpec(path, job, fields, read_prompt(job, path.parent), _catalogue(path), files)
+    prompt = read_prompt(job, path.parent) if prompt is None else prompt
+    return JobSpec(path, job, fields, prompt, catalogue_of(path), files)
 
 
 def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +193,8 @@ def read_prompt(job: Job, folder: Path) -> dict[str, Any]:
         raise CommandFailed(BAD_INPUT, printable(str(error)), printable(str(path))) from None
 
 
-def _catalogue(path: Path) -> Catalogue:
+def catalogue_of(path: Path) -> Catalogue:
+    """Return the `models.json` that holds for a job file. Raises CatalogueRefused."""
     found = find_catalogue(path)
     return Catalogue() if found is None else read_catalogue(found.parent)
 

@@ -13,7 +13,7 @@ from functools import partial
 from prism.messages import CommandName, RunState
 from prism_cli import connection as connections
 from prism_cli import control, fleet_file, own_fleet
-from prism_cli.aftermath import Aftermath
+from prism_cli.aftermath import Aftermath, Tell, tell_run
 from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
@@ -45,11 +45,15 @@ def run(options: Namespace) -> int:
 
 
 def _run(options: Namespace) -> int:
+    return run_spec(read_spec(options.config, options), options)
+
+
+def run_spec(spec: JobSpec, options: Namespace, tell: Tell = tell_run) -> int:
+    """Run a job and follow it to its end; return the exit code of what `tell` says of it."""
     environ = connections.environment()
-    spec = read_spec(options.config, options)
     with looking_on(connections.data_dir(options, environ)):
         connection, spec, own = _fleet(spec, options, environ)
-        code = _on_fleet(connection, spec, own, options)
+        code = _on_fleet(connection, spec, own, options, tell)
     if own and not options.detach and options.timeout is None:
         with alone(connection.data_dir) as nobody:
             _leave(connection, nobody)
@@ -83,7 +87,7 @@ def _say_what_does_not_hold(connection: Connection, options: Namespace) -> None:
         )
 
 
-def _on_fleet(connection: Connection, spec: JobSpec, own: bool, options: Namespace) -> int:
+def _on_fleet(connection: Connection, spec: JobSpec, own: bool, options: Namespace, tell: Tell) -> int:
     board = Board(connection)
     try:
         board.catch_up()
@@ -99,7 +103,7 @@ def _on_fleet(connection: Connection, spec: JobSpec, own: bool, options: Namespa
         if own:
             board.guard = partial(own_fleet.assert_up, connection.data_dir, run_id)
         ended = attend(board, run_id, options.timeout, plain=options.plain, parting=_parting(run_id, own))
-        return Aftermath(connection, board, spec, options).after(ended)
+        return Aftermath(connection, board, spec, options, tell).after(ended)
     finally:
         board.close()
 

@@ -63,6 +63,15 @@ def check(record: RunRecord, path: Path, jobs_dir: Path, max_bytes: int, folder:
 
     folder: for what is unpacked, and for scratch; the caller's to remove.
     """
+    found = examined(record, path, jobs_dir, max_bytes, folder)
+    if found.reason is not None:
+        where = jobs_dir if found.reason in _OF_THE_JOB else path
+        raise CommandFailed(BAD_INPUT, printable(f"{found.reason}: {found.detail}"), printable(str(where)))
+    return found
+
+
+def examined(record: RunRecord, path: Path, jobs_dir: Path, max_bytes: int, folder: Path) -> Checked:
+    """Return what pass 1 says of a run's one file, its refusal included. folder: as for `check`."""
     spool = folder / "spool"
     spool.mkdir()
     # Whoever may read the file here may have it read: no folder is out of bounds.
@@ -71,13 +80,9 @@ def check(record: RunRecord, path: Path, jobs_dir: Path, max_bytes: int, folder:
         checker.start()
         try:
             checker.submit(record)
-            found = _outcome(checker, record.run_id, path, broken)
+            return _outcome(checker, record.run_id, path, broken)
         finally:
             checker.close()
-    if found.reason is not None:
-        where = jobs_dir if found.reason in _OF_THE_JOB else path
-        raise CommandFailed(BAD_INPUT, printable(f"{found.reason}: {found.detail}"), printable(str(where)))
-    return found
 
 
 def _no_topic(partition: int, offset: int) -> bytes | None:

@@ -142,6 +142,11 @@ def finish(view: RunView, data_dir: Path, as_json: bool) -> int:
     else:
         for one in view.progress.outputs:
             write_line(local_path(one, data_dir))
+    return say_end(view)
+
+
+def say_end(view: RunView) -> int:
+    """Say how a run ended and return the exit code that says the same."""
     if view.state in (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES):
         say(f"{view.run_id} {view.state.value}: {rows_text(view)}{_withheld(view)}")
         return FAILED_ROWS if view.progress.rows_failed else DONE

@@ -12,6 +12,8 @@ WRONG = [
     ["init"],
     ["init", "x.csv", "--project", "a b"],
     ["init", "x.csv", "--columns", "Topic,,Urgency"],
+    ["runner", "a.csv"],
+    ["runner", "--workers", "0"],
     ["submit"],
     ["submit", "x.csv"],
     ["submit", "x.csv", "--job", "a/b"],
