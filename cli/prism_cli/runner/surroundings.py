@@ -151,7 +151,7 @@ class Surroundings:
             command="run", deed=None, config=project.job, run_id=None, version=None, workers=given.workers,
             model=None, rows=None, priority=None, reference=False, detach=False, on_failure=given.on_failure,
             timeout=None, sample=outlook.SAMPLE, concurrency=None, model_server=server, json=given.json,
-            data_dir=given.data_dir, bootstrap=given.bootstrap,
+            data_dir=given.data_dir, bootstrap=given.bootstrap, plain=False,
         )  # fmt: skip
 
 

@@ -92,10 +92,8 @@ def test_what_the_flag_says_is_done_once(
         return "r.r1"
 
     monkeypatch.setattr("prism_cli.retry.begin", begin)
-    monkeypatch.setattr(aftermath, "attend", lambda _board, run_id, _timeout: view(run_id, "r"))
-    monkeypatch.setattr(aftermath, "finish", lambda *_: 6)
-    monkeypatch.setattr(Aftermath, "_tell_reports", lambda *_: None)
-    options = Namespace(on_failure=told, json=False, timeout=None)
+    monkeypatch.setattr(aftermath, "attend", lambda _board, run_id, _timeout, **_: view(run_id, "r"))
+    options = Namespace(on_failure=told, json=False, timeout=None, plain=True)
     nothing = cast(Any, SimpleNamespace(data_dir=tmp_path))
-    assert Aftermath(nothing, nothing, nothing, options).after(view("r", "")) == 6
+    assert Aftermath(nothing, nothing, nothing, options, lambda *_: 6).after(view("r", "")) == 6
     assert begun == rounds
