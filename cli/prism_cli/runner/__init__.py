@@ -12,6 +12,6 @@ surroundings all of the above behind one object, so that the screen asks nobody 
 wizard       from question to question: no screen, no waiting
 pages        what each step asks: pure
 texts        what is shown of it, in lines: pure
-screen       the Textual application (widgets, boxes); imported only when it is drawn
+screen       the Textual application (look, widgets, boxes); imported only when it is drawn
 command      the command itself
 """

@@ -122,7 +122,7 @@ def _about(one: ModelView) -> str:
     entry, found = one.entry, one.description
     facts = [entry.description, f"for {entry.recommended_for}" if entry.recommended_for else ""]
     facts += [
-        found.parameters or "",
+        found.parameters if found.parameters not in (None, "0") else "",
         f"context {count(found.context_length)}" if found.context_length else "",
     ]
     if entry.name.startswith(EMBEDDED_MODEL):

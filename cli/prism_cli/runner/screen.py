@@ -31,10 +31,11 @@ from prism_cli.exits import CommandFailed
 from prism_cli.runner import pages, texts
 from prism_cli.runner.boxes import Help, Leaving
 from prism_cli.runner.choices import Choices, Step, Wrong
+from prism_cli.runner.look import CSS, head_line, title_lines
 from prism_cli.runner.outlook import Skipped
 from prism_cli.runner.pages import Item, Page
 from prism_cli.runner.texts import DIM, Expected
-from prism_cli.runner.widgets import Choosing, Draw, Lines
+from prism_cli.runner.widgets import Choosing, Draw, Lines, Preview
 from prism_cli.runner.wizard import Wizard, World
 
 # From here on there is room for a preview beside the question.
@@ -47,43 +48,7 @@ class Runner(App[bool]):
     `caught`: the signal that ended it.
     """
 
-    CSS = """
-    Screen { background: ansi_default; }
-    #head { height: 1; padding: 0 1; }
-    #trail { height: 1; padding: 0 1; margin-bottom: 1; }
-    #keys { height: 1; dock: bottom; padding: 0 1; }
-    #main { height: 1fr; layout: vertical; padding: 0 1; overflow: hidden; }
-    #left { height: auto; }
-    #title { height: auto; }
-    #items { height: auto; max-height: 8; margin-top: 1; background: ansi_default; }
-    #entry { height: auto; margin-top: 1; }
-    #entry.-hidden { display: none; }
-    #mark { width: 2; text-style: bold; }
-    Input { width: 1fr; }
-    Input, Input:focus {
-        height: 1; border: none; padding: 0; background: ansi_default; color: ansi_default;
-        background-tint: ansi_default 0%;
-    }
-    Input > .input--placeholder { color: ansi_bright_black; }
-    Input > .input--cursor { text-style: reverse; }
-    #reason { height: auto; min-height: 1; }
-    #preview, #answers {
-        height: 1fr; min-height: 3; scrollbar-size: 0 0; background: ansi_default;
-        border-top: solid ansi_bright_black;
-        border-title-color: ansi_default; border-title-style: bold; border-title-background: ansi_default;
-    }
-    #preview:focus { border-top: solid ansi_cyan; border-title-color: ansi_cyan; }
-    #answers { display: none; height: auto; }
-    .-confirm #title { display: none; }
-    .-confirm #items { margin-top: 0; }
-    .-wide #main { layout: horizontal; }
-    .-wide #left { width: 2fr; height: 100%; margin-right: 3; }
-    .-wide #right { width: 3fr; height: 100%; }
-    .-wide #answers { display: block; margin-top: 1; }
-    .-wide #items { max-height: 20; }
-    .-wide.-confirm #answers { display: none; }
-    #right { height: 1fr; }
-    """
+    CSS = CSS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "go_back", "back"),
         Binding("b", "go_back", "back", show=False),
@@ -138,7 +103,7 @@ class Runner(App[bool]):
                 with VerticalScroll(id="answers", can_focus=False) as box:
                     box.border_title = " so far "
                     yield Lines("decided")
-            with Container(id="right"), VerticalScroll(id="preview"):
+            with Container(id="right"), Preview(id="preview"):
                 yield Lines("shown")
         yield Lines("keys")
 
@@ -195,7 +160,7 @@ class Runner(App[bool]):
         items = self._items
         at = items.at if keep else page.selected
         items.show(page.items, at)
-        entry = self.query_one("#entry")
+        entry = self._body.query_one("#entry")
         entry.set_class(page.field is None, "-hidden")
         if not keep:
             self._field.placeholder = page.field or ""
@@ -208,9 +173,9 @@ class Runner(App[bool]):
     def _draw(self) -> None:
         wizard, page = self._wizard, self._page
         assert page is not None
-        self._lines("head").show(lambda width: [_head(wizard.choices, width)])
+        self._lines("head").show(lambda width: [head_line(wizard.choices, width)])
         self._lines("trail").show(lambda width: [texts.trail(wizard.step, wizard.choices, width)])
-        self._lines("title").show(lambda width: _title(page, width))
+        self._lines("title").show(lambda width: title_lines(page, width))
         self._lines("keys").show(lambda width: [texts.keys(self._keys(), width)])
         self._lines("decided").show(lambda width: texts.answers(wizard.choices, wizard.models or (), width))
         self._draw_preview()
@@ -231,10 +196,10 @@ class Runner(App[bool]):
 
     def _draw_preview(self) -> None:
         title, draw = self._preview()
-        panel = self.query_one("#preview")
-        panel.border_title = f" {title} " if title else ""
+        panel = self._body.query_one(Preview)
         panel.display = bool(title)
         self._lines("shown").show(draw)
+        panel.entitle(title)
 
     def _preview(self) -> tuple[str, Draw]:
         item, step = self._items.item, self._wizard.step
@@ -598,14 +563,3 @@ class Runner(App[bool]):
 
 def _told(error: Exception) -> str:
     return printable(str(error), 400)
-
-
-def _head(choices: Choices, width: int) -> Text:
-    left, right = Text("PRISM runner", "bold"), printable(choices.project or "", 60)
-    left.append(" " * max(2, width - left.cell_len - len(right)))
-    return left.append(right, DIM)
-
-
-def _title(page: Page, width: int) -> list[Text]:
-    hint = [Text(part, DIM, no_wrap=True) for part in texts.folded(page.hint, width)]
-    return [Text(page.title, "bold", no_wrap=True, overflow="ellipsis"), *hint]

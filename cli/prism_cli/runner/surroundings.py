@@ -129,7 +129,7 @@ class Surroundings:
         label = choices.rows.label if choices.rows else ""
         return [
             ("results", f"{project.outputs}/…_{label}.csv"),
-            ("reports", f"{project.logs}/ and {project.folder}/analytics/"),
+            ("reports", f"{project.logs}/, …/analytics/"),
             ("job file", f"{project.job}: prism run repeats it"),
         ]
 

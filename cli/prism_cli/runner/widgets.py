@@ -6,6 +6,7 @@ from typing import ClassVar
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
 from textual.events import Key
 from textual.geometry import Size
 from textual.message import Message
@@ -37,6 +38,29 @@ class _Drawing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text("\n", no_wrap=True, overflow="crop").join(self._draw(options.max_width))
+
+
+class Preview(VerticalScroll):
+    """What scrolls under a title that says how much is out of sight."""
+
+    _said = ""
+
+    def entitle(self, said: str) -> None:
+        """Have a title."""
+        self._said = said
+        self._count()
+        self.call_after_refresh(self._count)
+
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Say anew what is out of sight."""
+        super().watch_scroll_y(old, new)
+        self._count()
+
+    def _count(self) -> None:
+        above = round(self.scroll_offset.y)
+        below = max(0, self.virtual_size.height - self.scrollable_content_region.height - above)
+        hidden = " ".join(f"{mark}{number}" for mark, number in (("↑", above), ("↓", below)) if number > 0)
+        self.border_title = f" {self._said}  {hidden} " if hidden else f" {self._said} "
 
 
 class Choosing(Widget, can_focus=True):

@@ -282,6 +282,27 @@ def test_help_opens_and_closes_and_q_may_be_typed_into_a_name() -> None:
     sit(act)
 
 
+def test_what_threads_find_while_help_is_open_is_there_when_it_is_closed() -> None:
+    world = FakeWorld()
+    freed = threading.Event()
+
+    def slow(tell: Tell) -> None:
+        freed.wait(20)
+
+    world.on_foretell = slow
+
+    async def act(seat: Seat) -> None:
+        await seat.go_to(Step.CONFIRM)
+        await seat.press("question_mark")
+        freed.set()
+        await seat.until(lambda: seat.wizard.is_foretold)
+        assert "Esc, b" in seat.text()
+        await seat.press("escape")
+        assert "about 2 min 10 s" in seat.text()
+
+    sit(act, world=world)
+
+
 def test_flags_answer_their_questions_and_wrong_ones_stay_questions() -> None:
     told = {Step.PROJECT: "demo", Step.INPUT: "nowhere.csv", Step.BATCH_SIZE: "3", Step.ROWS: "1-20"}
 
