@@ -14,6 +14,7 @@ from prism_cli.exits import BAD_INPUT, BROKER_AWAY, INTERNAL, INTERRUPTED, Comma
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Raises SystemExit for a wrong command line and for `--help`."""
+    _open_what_is_closed()
     options = parser().parse_args(arguments)
     try:
         code = int(importlib.import_module(MODULES[options.command]).run(options))
@@ -30,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("PRISM_DEBUG"):
             traceback.print_exc()
         return _failure(error)
+
+
+def _open_what_is_closed() -> None:
+    """Let a command work whose stdout or stderr was closed, as by `>&-`: what it says goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _failure(error: Exception) -> int:

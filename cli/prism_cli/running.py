@@ -21,6 +21,7 @@ from prism_cli.console import count, printable, say, write_json, write_line
 from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, USAGE, CommandFailed
 from prism_cli.idle import alone, looking_on
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
+from prism_cli.model_choice import EMBEDDED_MODEL
 from prism_cli.run_request import request_run
 from prism_cli.watching import attend, finish
 
@@ -74,9 +75,11 @@ def _fleet(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> tup
 def _for_fleet(connection: Connection, spec: JobSpec, options: Namespace) -> JobSpec:
     """Return the job with the embedded model where the fleet was made for that, or it is asked for."""
     fleet = connection.fleet
-    if options.model_server == "embedded" and fleet is not None:
-        return spec.with_model(fleet.model)
-    return spec
+    if fleet is None:
+        return spec
+    # A job without a model was given the embedded one's name when its fleet was brought up for it.
+    unnamed = spec.job.model.name is None and fleet.model == EMBEDDED_MODEL
+    return spec.with_model(fleet.model) if unnamed or options.model_server == "embedded" else spec
 
 
 def _say_what_does_not_hold(connection: Connection, options: Namespace) -> None:

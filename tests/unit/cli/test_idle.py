@@ -10,11 +10,15 @@ from typing import Any, cast
 import pytest
 
 from prism.messages import RunState
-from prism_cli import aftermath, fleet_file
+from prism.runs.catalogue import Catalogue
+from prism.runs.job import parse_job
+from prism_cli import aftermath, fleet_file, running
 from prism_cli.aftermath import Aftermath
 from prism_cli.exits import BAD_INPUT, CommandFailed
 from prism_cli.fleet_file import FleetFile
 from prism_cli.idle import alone, looking_on
+from prism_cli.job_spec import JobSpec
+from prism_cli.model_choice import EMBEDDED_MODEL
 from prism_cli.own_fleet import await_up
 
 NO_PROCESS = 2**22 + 1  # more than Linux gives
@@ -97,3 +101,17 @@ def test_what_the_flag_says_is_done_once(
     nothing = cast(Any, SimpleNamespace(data_dir=tmp_path))
     assert Aftermath(nothing, nothing, nothing, options, lambda *_: 6).after(view("r", "")) == 6
     assert begun == rounds
+
+
+@pytest.mark.parametrize(("named", "flag"), [(None, "auto"), ("llama3.2", "auto"), ("llama3.2", "embedded")])
+def test_a_job_without_a_model_is_the_same_with_its_fleet_up_and_down(
+    tmp_path: Path, named: str | None, flag: str
+) -> None:
+    """Brought up for it, the embedded fleet gave it its own model's name."""
+    fields = {"model": {"name": named}} if named else {}
+    job = parse_job(fields)
+    spec = JobSpec(tmp_path / "job.yaml", job, fields, {}, Catalogue(), ())
+    fleet = fleet_of(tmp_path, 1).model_copy(update={"model": EMBEDDED_MODEL})
+    connection: Any = SimpleNamespace(fleet=fleet)
+    found = running._for_fleet(connection, spec, Namespace(model_server=flag))
+    assert found.job.model.name == (named if named and flag == "auto" else EMBEDDED_MODEL)

@@ -1,5 +1,6 @@
 """Every end of a command is an exit code and one line, never a traceback."""
 
+import subprocess
 import sys
 from argparse import Namespace
 from types import ModuleType
@@ -72,3 +73,12 @@ def _command_that_raises(error: BaseException, monkeypatch: pytest.MonkeyPatch) 
     module.__dict__["run"] = run
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(arguments.MODULES, "status", module.__name__)
+
+
+def test_closed_outputs_stop_no_command() -> None:
+    """As in a shell by `>&- 2>&-`."""
+    script = f"exec {sys.executable} -m prism_cli summary no-such-run >&- 2>&-"
+    assert subprocess.run(["sh", "-c", script], check=False, timeout=60).returncode == 3
+    script = f"exec {sys.executable} -m prism_cli models --model-server embedded >&-"
+    done = subprocess.run(["sh", "-c", script], check=False, timeout=60, stderr=subprocess.PIPE, text=True)
+    assert "internal error" not in done.stderr
