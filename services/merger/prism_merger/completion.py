@@ -32,18 +32,20 @@ class Parts:
 
     paths: Sequence[Path]
     delimiter: str
+    header: bytes
 
     def lines(self) -> Iterator[Line]:
-        """Yield the rows' lines. Raises OSError for a part that is gone."""
+        """Yield the rows' lines. Raises OSError for a part that is gone, Mismatch for other columns."""
         fmt = TableFormat(delimiter=self.delimiter, required_columns=(), message_column="")
         for path in self.paths:
-            yield from _lines(path, fmt)
+            yield from _lines(path, fmt, self.header)
 
 
-def _lines(path: Path, fmt: TableFormat) -> Iterator[Line]:
+def _lines(path: Path, fmt: TableFormat, wanted: bytes) -> Iterator[Line]:
     header = read_header(path, fmt)
     with path.open("rb") as stream:
-        stream.seek(header.end_offset)
+        if stream.read(header.end_offset) != wanted:
+            raise Mismatch(f"{path.name} has other columns")
         for row in read_rows(path, header, fmt):
             # The last column is `Error`.
             yield Line(stream.read(row.end.offset - row.start.offset), bool(row.cells[-1]))

@@ -26,6 +26,7 @@ class Family:
     members: tuple[tuple[RunAccount, FileAccount], ...]
     places: Places
     delimiter: str
+    header: bytes
 
     @property
     def rows(self) -> int:
@@ -52,7 +53,8 @@ class Family:
 
     def _parts(self, run_id: str, file: FileAccount) -> Parts:
         numbers = range(1, file.parts + 1)
-        return Parts([self.places.part(run_id, file.label, number) for number in numbers], self.delimiter)
+        paths = [self.places.part(run_id, file.label, number) for number in numbers]
+        return Parts(paths, self.delimiter, self.header)
 
 
 def family_of(ledger: Ledger, places: Places, run: RunAccount, file: FileAccount) -> Family | None:
@@ -65,10 +67,10 @@ def family_of(ledger: Ledger, places: Places, run: RunAccount, file: FileAccount
         for one in (ledger.find(run_id) for run_id in _before(ledger, plan.record.parent, run.run_id))
         if one is not None and file.label in one.files
     ]
-    if not members or members[0][0].run_id != plan.record.parent:
+    renderer = plan.renderers.get(file.label)
+    if not members or members[0][0].run_id != plan.record.parent or renderer is None:
         return None
-    source = plan.file(file.label)
-    return Family((*members, (run, file)), places, source.delimiter)
+    return Family((*members, (run, file)), places, plan.file(file.label).delimiter, renderer.header)
 
 
 def _is_retry(ledger: Ledger, run_id: str) -> bool:

@@ -69,4 +69,4 @@ def test_lines_are_read_back_from_parts_as_they_were_written(
     for first in range(0, len(lines), interval):
         paths.append(folder / f"part{first}.csv")
         paths[-1].write_bytes(header + b"".join(line.content for line in lines[first : first + interval]))
-    assert list(Parts(paths, delimiter).lines()) == lines
+    assert list(Parts(paths, delimiter, header).lines()) == lines

@@ -285,3 +285,14 @@ def test_an_output_that_was_taken_out_of_a_store_holds_up_no_retry(tmp_path: Pat
     (found,) = store.ls("/retries/prism", detail=False)
     assert len(rows_of(store.cat(found))) == ROWS
     store.rm("/retries", recursive=True)
+
+
+@pytest.mark.promise(3)
+def test_answers_to_another_prompt_are_not_put_into_an_output(tmp_path: Path) -> None:
+    world = parent(tmp_path)
+    before = world.files()["r1_march.csv"]
+    prompt = {"system_prompt": "Say it otherwise.", "columns_to_code": ["Urgency", "Topic"]}
+    record = retry_record(1, 3).model_copy(update={"prompt": prompt})
+    retried(world, record, again(record, FAILED))
+    assert world.files()["r1_march.csv"] == before
+    assert whole_files(world) == {"r1_march.csv": ROWS, "r1.r1_march.csv": 3}
