@@ -37,6 +37,7 @@ from prism.runs.ranges import ranges_of
 from prism_ingestor.requested import Place, Requested, RequestRefused, parse_request, run_files
 
 MAX_PARTS = 100_000
+LOOK_EVERY_S = 1.0
 # Of what is only shown. A header may have megabytes, and a run has to fit in one record.
 MAX_NAME = 255
 _NUMBER = re.compile(r"[0-9]{1,6}")
@@ -112,6 +113,7 @@ class IntakeReader:
         self._clock = clock
         self._parts: dict[tuple[int, str, str, str], _Parts] = {}
         self._requested: dict[str, Requested] = {}
+        self._look_again_at = 0.0
 
     def read(self, record: Record) -> Submission | None:
         """Return the submission that a record completes; None for one that others follow."""
@@ -257,7 +259,11 @@ class IntakeReader:
 
     def given_up(self) -> list[Submission]:
         """Return what was chunked or requested, and whose next piece has not come in time, as refused."""
-        oldest = self._clock() - self._chunk_timeout_s
+        now = self._clock()
+        if now < self._look_again_at:
+            return []  # at each record all that wait would be looked through
+        self._look_again_at = now + LOOK_EVERY_S
+        oldest = now - self._chunk_timeout_s
         late = [key for key, one in self._parts.items() if one.last_at < oldest]
         found = [self._give_up(self._parts.pop(key)) for key in late]
         runs = [run_id for run_id, one in self._requested.items() if one.last_at < oldest]

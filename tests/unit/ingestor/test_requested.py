@@ -128,3 +128,16 @@ def test_of_a_file_that_is_sent_again_after_a_death_the_last_bytes_count(intake:
     found = accepted(ask(intake, request([file("one")])))
     assert found.files[0].source == MessageSource(partition=3, offsets=[1])
     assert found.places == ((3, 0), (3, 1), (3, 2))
+
+
+@pytest.mark.promise(9)
+def test_what_waits_is_looked_through_once_a_second(intake: Intake) -> None:
+    """Thousands of files whose request never comes would slow down every other record."""
+    intake.read(b"x", run_id="r", file="1")
+    intake.now += TIMEOUT_S + 1
+    assert len(intake.reader.given_up()) == 1
+    intake.read(b"x", run_id="r", file="1")
+    intake.reader._requested["r"].last_at = -TIMEOUT_S
+    assert intake.reader.given_up() == []
+    intake.now += 1
+    assert len(intake.reader.given_up()) == 1
