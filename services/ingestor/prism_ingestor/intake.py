@@ -150,7 +150,8 @@ class IntakeReader:
             unread = MessageSource(partition=record.partition, offsets=[record.offset])
             return self._submission(origin, headers, unread, None, refusal)
         requested = self._requested_run(run_id)
-        requested.request, requested.priority = request, headers.get(HEADER_PRIORITY)
+        requested.asked(request, record.value)
+        requested.priority = headers.get(HEADER_PRIORITY)
         requested.places.append((record.partition, record.offset))
         return self._completed(run_id)
 
@@ -159,7 +160,7 @@ class IntakeReader:
         run_id = record.headers.get(HEADER_RUN_ID, "")
         requested = Requested(self._clock(), places=[(record.partition, record.offset)])
         try:
-            requested.request = parse_request(record.value)
+            requested.asked(parse_request(record.value), record.value)
         except RequestRefused as error:
             places = tuple(requested.places)
             return Submission(run_id, "", DEFAULT_PRIORITY, (), places, refusal=_refusal(error))
@@ -201,7 +202,7 @@ class IntakeReader:
         files: list[RunFile] = []
         try:
             job = parse_job(request.job, request.job_name or "job")
-            files = run_files(requested, ranges_of(job))
+            files = run_files(request, requested, ranges_of(job))
             PromptFile.parse(request.prompt)
         except (JobRefused, PromptRefused, RequestRefused) as error:
             refusal = refusal or _refusal(error)
@@ -271,7 +272,7 @@ class IntakeReader:
 
     def _give_up_run(self, run_id: str, requested: Requested) -> Submission:
         refusal = IntakeRefused(FileReason.INCOMPLETE_CHUNKS, f"{requested.missing()}: ask for the run again")
-        if requested.request is not None:
+        if requested.value is not None:
             requested.files |= dict.fromkeys(requested.awaited, _NOWHERE)
             return self.asked_for(run_id, requested, refusal)
         return Submission(run_id, "", DEFAULT_PRIORITY, (), tuple(requested.places), refusal=refusal)

@@ -39,10 +39,23 @@ class Requested:
     """What has come of one requested run. `places`: partition and offset of every record of it."""
 
     last_at: float
-    request: RunRequest | None = None
+    # As it came: parsed, it takes a dozen times its bytes, and many may wait for their files.
+    value: bytes | None = None
+    in_topic: tuple[int, ...] = ()
+    total: int = 0
     priority: str | None = None
     files: dict[int, MessageSource] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
+
+    def asked(self, request: RunRequest, value: bytes | None) -> None:
+        """Take in the request: as it came, and what of it is needed while its files come."""
+        self.value, self.total = value, len(request.files)
+        self.in_topic = tuple(number for number, one in enumerate(request.files, 1) if one.uri is None)
+
+    @property
+    def request(self) -> RunRequest | None:
+        """The request, parsed anew; None before it has come."""
+        return None if self.value is None else parse_request(self.value)
 
     def came(self, number: int, source: MessageSource) -> None:
         """Take in one file; the last of a number counts: what came before is of a sender that has died."""
@@ -51,24 +64,18 @@ class Requested:
     @property
     def awaited(self) -> list[int]:
         """The numbers of the files that have not come; all are unknown before the request."""
-        if self.request is None:
-            return []
-        return [
-            number
-            for number, one in enumerate(self.request.files, 1)
-            if one.uri is None and number not in self.files
-        ]
+        return [number for number in self.in_topic if number not in self.files]
 
     @property
     def complete(self) -> bool:
         """Whether the run can be made."""
-        return self.request is not None and not self.awaited
+        return self.value is not None and not self.awaited
 
     def missing(self) -> str:
         """Return what did not come, in words."""
-        if self.request is None:
+        if self.value is None:
             return f"{len(self.files)} files came, the request that names the job did not"
-        return f"file {self.awaited[0]} of {len(self.request.files)} did not come"
+        return f"file {self.awaited[0]} of {self.total} did not come"
 
 
 def parse_request(value: bytes | None) -> RunRequest:
@@ -87,12 +94,10 @@ def parse_request(value: bytes | None) -> RunRequest:
     return found
 
 
-def run_files(requested: Requested, job_ranges: RowRanges) -> list[RunFile]:
+def run_files(request: RunRequest, requested: Requested, job_ranges: RowRanges) -> list[RunFile]:
     """Return the files of a complete request. Raise RequestRefused."""
-    assert requested.request is not None
     return [
-        _run_file(one, requested.files.get(number), job_ranges)
-        for number, one in enumerate(requested.request.files, 1)
+        _run_file(one, requested.files.get(number), job_ranges) for number, one in enumerate(request.files, 1)
     ]
 
 

@@ -1,6 +1,7 @@
 """Requested runs: several files under one job that travels with them, in any order."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,15 @@ def test_what_waits_is_looked_through_once_a_second(intake: Intake) -> None:
     assert intake.reader.given_up() == []
     intake.now += 1
     assert len(intake.reader.given_up()) == 1
+
+
+@pytest.mark.promise(9)
+def test_a_request_that_waits_takes_no_more_than_its_bytes(intake: Intake) -> None:
+    """Parsed, the rows' ranges of one message took 90 MB."""
+    ranges = [[2 * one + 1, 2 * one + 1] for one in range(500)]
+    value = request([file(f"f{one}", ranges=ranges) for one in range(200)])
+    tracemalloc.start()
+    ask(intake, value)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < len(value)
