@@ -116,6 +116,8 @@ def owned(data_dir: Path) -> Iterator[None]:
                 _holder(data_dir),
                 "stop it, or choose another --data-dir",
             )
+        # What a fleet that was killed has left names processes that are others' by now.
+        remove(data_dir)
         yield
     finally:
         os.close(descriptor)

@@ -166,8 +166,8 @@ def assert_up(data_dir: Path, run_id: str) -> None:
 
 def take_down(data_dir: Path) -> None:
     """Ask the fleet of a folder to stop, and wait for its end. Raises CommandFailed (1) if it stays."""
-    fleet = fleet_file.read(data_dir)
-    if fleet is None or not fleet_file.alive(data_dir):
+    fleet = fleet_file.read(data_dir) if await_up(data_dir) else None
+    if fleet is None:
         return
     os.kill(fleet.pid, signal.SIGTERM)
     deadline = time.monotonic() + _DOWN_S

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from prism_cli.fleet_file import FleetFile
 from prism_cli.idle import alone, looking_on
 from prism_cli.job_spec import JobSpec
 from prism_cli.model_choice import EMBEDDED_MODEL
-from prism_cli.own_fleet import await_up
+from prism_cli.own_fleet import await_up, take_down
 
 NO_PROCESS = 2**22 + 1  # more than Linux gives
 
@@ -115,3 +116,34 @@ def test_a_job_without_a_model_is_the_same_with_its_fleet_up_and_down(
     connection: Any = SimpleNamespace(fleet=fleet)
     found = running._for_fleet(connection, spec, Namespace(model_server=flag))
     assert found.job.model.name == (named if named and flag == "auto" else EMBEDDED_MODEL)
+
+
+def test_a_fleet_that_is_being_started_is_taken_down_once_it_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other process that has the number of one that was killed."""
+    killed: list[int] = []
+    lock = fleet_file.owned(tmp_path)
+    end = threading.Event()
+
+    def kill(pid: int, number: int) -> None:
+        if number:
+            killed.append(pid)
+            end.set()
+
+    def live() -> None:
+        with lock:
+            begun.set()
+            time.sleep(0.3)
+            fleet_of(tmp_path, os.getpid()).write()
+            end.wait(10)
+
+    begun = threading.Event()
+    monkeypatch.setattr("prism_cli.own_fleet.os.kill", kill)
+    fleet_of(tmp_path, os.getppid()).write()
+    starter = threading.Thread(target=live)
+    starter.start()
+    assert begun.wait(10)
+    take_down(tmp_path)
+    starter.join()
+    assert killed == [os.getpid()]
