@@ -92,11 +92,12 @@ def test_everything_killed_at_40_percent_and_resumed_pays_for_no_merged_row_agai
 
 @pytest.mark.chaos
 def test_pause_everything_restarted_resume(desks: Maker) -> None:
-    content = table(300)
+    # More than a window: what is fed when the pause comes is finished.
+    content = table(1000)
     calm = desks("calm", t=content)
     assert calm.run("--run-id", "r1").returncode == 0
     desk = desks("paused", t=content)
-    desk.control(latency_ms=400.0, slots=2, reset=True)
+    desk.control(latency_ms=100.0, slots=2, reset=True)
     desk.begin("--run-id", "r1")
     desk.await_done("r1", 90)
     paused = desk.run("--pause-run", "--run-id", "r1")
@@ -104,7 +105,7 @@ def test_pause_everything_restarted_resume(desks: Maker) -> None:
 
     await_true(lambda: desk.stats()["in_flight"] == 0, "nothing is called any more")
     calls = desk.stats()["calls"]
-    assert calls < 60
+    assert calls < 200
     desk.kill_everything()
     assert desk.run("--monitor-only", "--run-id", "r1").returncode == 4, "no fleet is up"
     desk.control(latency_ms=0.0, slots=0)

@@ -1,13 +1,14 @@
 """`failed_rows.csv`: the rows without values as they came, so that the file can be sent again.
 
-The input's header, delimiter and order, and no column of ours. Rows of a broken-off run that never came
-back are not known here: the manifest counts them as `rows_missing`.
+The input's header, delimiter and order, and no column of ours. A row with a wrong number of cells has one
+too many here, whatever it had. Rows of a broken-off run that never came back are not known here: the
+manifest counts them as `rows_missing`.
 """
 
 import csv
 from collections.abc import Iterator
 
-from prism.messages import RunFile
+from prism.messages import RowReason, RunFile
 from prism.tables import render_line
 from prism_merger.accounts import FileAccount, RunAccount
 from prism_merger.places import Places
@@ -38,7 +39,10 @@ def _content(file: FileAccount, source: RunFile, rows: RowReader) -> Iterator[by
     csv.field_size_limit((1 << 31) - 1)
     for line in _failed_lines(file.file_id, rows):
         cells = next(csv.reader([line.decode()], delimiter=source.delimiter, strict=True))
-        yield render_line(cells[: len(source.columns)], source.delimiter).encode()
+        row = cells[: len(source.columns)]
+        # Cut or filled up to the columns when it was merged: so it must not pass for a good one.
+        row += [""] if cells[-1] == RowReason.WRONG_CELL_COUNT else []
+        yield render_line(row, source.delimiter).encode()
 
 
 def _failed_lines(file_id: int, rows: RowReader) -> Iterator[bytes]:

@@ -177,3 +177,16 @@ def test_durations_as_people_say_them() -> None:
 def test_printable_text_is_one_line() -> None:
     assert printable("a\r\nb\tc\x00\u202e") == "a⏎b c··"
     assert printable("abcdef", 4) == "abc…"
+
+
+def test_a_later_fleet_of_a_data_folder_finds_its_outputs_again(tmp_path: Path) -> None:
+    data, root = tmp_path / "prism-data", tmp_path / "work"
+    data.mkdir()
+    root.mkdir()
+    assert up.output_root(None, data) is None
+    (data / "output-root").write_text(f"{root}\n")
+    assert up.output_root(None, data) == root
+    assert up.output_root(tmp_path, data) == tmp_path
+    for gone in ("/no/such/folder\n", "relative\n", "\0\n"):
+        (data / "output-root").write_text(gone)
+        assert up.output_root(None, data) is None

@@ -51,6 +51,20 @@ def test_exactly_the_failed_rows_in_order_as_they_came(
     world.close()
 
 
+@pytest.mark.parametrize("cells", [["1", "a"], ["1", "a", "b", "c", "d"]])
+def test_a_row_with_a_wrong_number_of_cells_is_not_mended_by_being_written(
+    tmp_path: Path, cells: list[str]
+) -> None:
+    record = run_record(rows=1)
+    world = World(tmp_path, [record])
+    answer = batch_of(record, 0, [(cells, True)], 10)
+    row = answer.rows[0].model_copy(update={"reason": "wrong_cell_count"})
+    world.merge([answer.model_copy(update={"rows": [row]})])
+    world.finish()
+    found = rows_of(world.places.failed_rows("r1", "march", alone=True))
+    assert len(found[1]) == len(COLUMNS) + 1
+
+
 def batch_of(record: RunRecord, sequence: int, rows: list[tuple[list[str], bool]], batch: int) -> Result:
     chosen = rows[sequence * batch : (sequence + 1) * batch]
     return Result(
