@@ -50,13 +50,13 @@ def test_a_file_dropped_with_kcat(desk: Desk) -> None:
 
 def test_a_file_without_any_header_gets_a_name_of_its_own(desk: Desk) -> None:
     desk.stage.put(desk.stage.topics.intake, csv_of(2), None, partition=2)
+    offset = topic_ends(desk.stage.admin, desk.stage.topics.intake, [2]).high[2] - 1
+    runs = desk.stage.topics.runs
     found = await_value(
-        lambda: [one for one in desk.stage.seen(desk.stage.topics.runs) if one.key.startswith("run_v1_m0_")],
-        "its run",
+        lambda: [one for one in desk.stage.seen(runs) if one.key.endswith(f"_2-{offset}")], "its run"
     )
     run_id = found[0].key
-    offset = topic_ends(desk.stage.admin, desk.stage.topics.intake, [2]).high[2] - 1
-    assert run_id.endswith(f"_2-{offset}")
+    assert run_id.startswith("run_v1_m0_")
     assert desk.running(run_id).files[0].label == run_id
     desk.fed(run_id, 1)
     desk.stage.put_progress(run_id, 1, state=MergeState.PUBLISHED, label=run_id)

@@ -89,7 +89,7 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         },
         "reports": {
             "state": run.reports.value,
-            "files": reports_of(run, places),
+            "files": reports_of(run, plan, places),
             "failures": run.report_failures,
         },
     }
@@ -100,12 +100,18 @@ def _failed_ranges(run: RunAccount, plan: RunPlan, places: Places) -> str | None
     return places.relative(places.failed_ranges(run.run_id)) if written else None
 
 
-def reports_of(run: RunAccount, places: Places) -> list[str] | None:
+def reports_of(run: RunAccount, plan: RunPlan, places: Places) -> list[str] | None:
     """Return the run's summary, analytics and report as messages name them; None before it is settled."""
     if run.reports is ReportsState.DUE:
         return None
-    paths = places.reports(run.run_id) if run.reports is ReportsState.WRITTEN else []
-    return [places.relative(path) for path in paths if path.exists()]
+    wanted = plan.job.monitoring
+    paths = [
+        places.summary(run.run_id) if wanted.create_summaries else None,
+        places.analytics(run.run_id) if wanted.create_analytics else None,
+        places.report(run.run_id) if wanted.create_summaries else None,
+    ]
+    written = paths if run.reports is ReportsState.WRITTEN else []
+    return [places.relative(path) for path in written if path is not None]
 
 
 def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:

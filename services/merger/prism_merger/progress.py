@@ -100,7 +100,7 @@ class ProgressMaker:
             eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),
             outputs=published_files(run, self._places.of(plan.job)) if run.announced else [],
             labels=by_column(run.labels, plan.coded),
-            reports=reports_of(run, self._places.of(plan.job)) if run.announced else None,
+            reports=reports_of(run, plan, self._places.of(plan.job)) if run.announced else None,
             merger=self._merger,
             updated_at=timestamp(self._wall_clock),
         )

@@ -91,15 +91,11 @@ class Reporter:
         now = self._clock()
         for run in list(self._ledger.runs.values()):
             if run.stage is Stage.TOLD and run.reports is ReportsState.DUE:
-                if not (self._enabled and self._wanted(run)):
+                if not self._enabled:
                     self._settle(run, ReportsState.OFF)
                 elif now >= self._not_before.get(run.run_id, 0.0):
                     self._begin(run, now)
                     return
-
-    def _wanted(self, run: RunAccount) -> bool:
-        monitoring = self._ledger.plan(run.run_id).job.monitoring
-        return monitoring.create_summaries or monitoring.create_analytics
 
     def close(self) -> None:
         """End the process, if one is there; the next life of the merger begins anew."""
@@ -116,6 +112,9 @@ class Reporter:
         self._save(run)
         try:
             facts = self._facts(run)
+            if facts.wants_nothing:
+                self._settle(run, ReportsState.OFF)
+                return
             replace_file(self._facts_path, [facts.model_dump_json().encode()])
             process = self._start()
         except sqlite3.Error:

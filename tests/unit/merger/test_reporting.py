@@ -92,7 +92,7 @@ def test_the_reports_of_a_told_run_are_written_named_and_told(tmp_path: Path) ->
 
 def test_progress_names_them(tmp_path: Path) -> None:
     world = finished(tmp_path, ROWS)
-    assert world.outlet.told[-1].reports == []
+    assert world.outlet.told[-1].reports is None
     world.run().reports = ReportsState.WRITTEN
     world.teller.tell(world.run())
     told = world.outlet.told[-1]

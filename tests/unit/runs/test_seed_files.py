@@ -65,7 +65,14 @@ def test_every_key_of_the_local_job_has_its_value() -> None:
         },
         "merge": {"auto_merge": True, "condition": "all_success", "sort_by": "RowID", "max_failed": None},
         "prompts": {"config_file": "prompts/example_prompt.json"},
-        "monitoring": {"status_dir": "status/", "logs_dir": "logs/", "dashboard_refresh": 5.0},
+        "monitoring": {
+            "status_dir": "status/",
+            "logs_dir": "logs/",
+            "dashboard_refresh": 5.0,
+            "save_terminal_logs": True,
+            "create_summaries": True,
+            "create_analytics": True,
+        },
     }
     assert set(_paths(fields)) <= set(key_paths(Job))
 

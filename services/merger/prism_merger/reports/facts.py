@@ -75,3 +75,8 @@ class Facts(Part):
     summary: str | None = None
     analytics: str | None = None
     report: str | None = None
+
+    @property
+    def wants_nothing(self) -> bool:
+        """Whether the job wants none of the three."""
+        return self.summary is None and self.analytics is None and self.report is None
