@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from prism.kafka.admin import ensure_topics
 from prism.kafka.records import Record
 from prism.messages import Cursor, Heartbeat, MergeState, Progress, Result, RunRecord, Topics, cursor_key
+from tests.harness.topics import TopicReaders
 
 DEADLINE_S = 30.0
 PARTITIONS = 2
@@ -35,8 +36,7 @@ class Fleet:
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         ensure_topics(self.admin, self.topics.specs(), PARTITIONS)
         self.producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 1})
-        self._readers: dict[str, Consumer] = {}
-        self._seen: dict[str, list[Record]] = {}
+        self._readers = TopicReaders(bootstrap)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._port = 0
 
@@ -95,17 +95,8 @@ class Fleet:
         self._put(self.topics.runs, cursor_key(cursor.run_id), cursor.to_bytes(), 0)
 
     def records(self, topic: str) -> list[Record]:
-        """Everything in a topic's only partition so far."""
-        if topic not in self._readers:
-            reader = Consumer(
-                {"bootstrap.servers": self.bootstrap, "group.id": "t", "enable.auto.commit": False}
-            )
-            reader.assign([TopicPartition(topic, 0, 0)])
-            self._readers[topic], self._seen[topic] = reader, []
-        for message in self._readers[topic].consume(1000, 0.02):
-            if message.error() is None:
-                self._seen[topic].append(Record.of(message))
-        return self._seen[topic]
+        """Everything in a topic so far."""
+        return self._readers.records(topic)
 
     def progress(self, run_id: str) -> Progress | None:
         found = [one for one in self.records(self.topics.progress) if one.key == run_id]
@@ -154,8 +145,7 @@ class Fleet:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
-        for reader in self._readers.values():
-            reader.close()
+        self._readers.close()
 
 
 def _free_port() -> int:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
-from prism.kafka.admin import ensure_topics, partition_count
+from prism.kafka.admin import ensure_topics
 from prism.kafka.clients import KafkaSettings
 from prism.kafka.records import Record
 from prism.messages import (
@@ -35,6 +35,7 @@ from prism.messages import (
     Topics,
     WorkerState,
 )
+from tests.harness.topics import TopicReaders
 
 T = TypeVar("T")
 
@@ -139,15 +140,13 @@ class Stage:
         self.jobs.mkdir(exist_ok=True)
         (self.jobs / "prompt.json").write_text(json.dumps(PROMPT))
         (self.jobs / "default.yaml").write_text("model: {batch_size: 2}\n")
-        self._readers: dict[str, Consumer] = {}
-        self._seen: dict[str, list[Record]] = {}
+        self._readers = TopicReaders(bootstrap)
         self._services: list[Service] = []
 
     def close(self) -> None:
         for service in self._services:
             service.kill()
-        for reader in self._readers.values():
-            reader.close()
+        self._readers.close()
 
     # Services
 
@@ -284,26 +283,7 @@ class Stage:
 
     def seen(self, topic: str) -> list[Record]:
         """Return every record of a topic so far."""
-        reader = self._readers.get(topic)
-        if reader is None:
-            reader = self._readers[topic] = Consumer(
-                {
-                    "bootstrap.servers": self.bootstrap,
-                    "group.id": "test-reader",
-                    "auto.offset.reset": "earliest",
-                    "enable.auto.commit": False,
-                    "fetch.wait.max.ms": 20,
-                    "log_level": 0,
-                }
-            )
-            reader.assign(
-                [TopicPartition(topic, one, 0) for one in range(partition_count(self.admin, topic))]
-            )
-            self._seen[topic] = []
-        for message in reader.consume(1000, 0.02):
-            if message.error() is None:
-                self._seen[topic].append(Record.of(message))
-        return self._seen[topic]
+        return self._readers.records(topic)
 
     def results(self, count: int, seconds: float = DEADLINE_S) -> list[Result]:
         """Wait for so many results and return them."""
