@@ -65,9 +65,9 @@ class Plan:
     @property
     def model_entry(self) -> dict[str, Any]:
         """What `models.json` says of the model that the job names, as it would stand in the run."""
-        if self.job.model.name is None:
+        if self.job.model.only is None:
             return {}
-        return self.known.catalogue.entry(self.job.model.name).model_dump(mode="json", exclude_defaults=True)
+        return self.known.catalogue.entry(self.job.model.only).model_dump(mode="json", exclude_defaults=True)
 
     def record(self, file: RunFile, prompt: Mapping[str, Any]) -> RunRecord:
         """Return the run that the file would be."""
@@ -84,10 +84,10 @@ class Plan:
 
     def places(self) -> tuple[Endpoint, ...]:
         """Return the servers that would be asked. Raises CommandFailed (5) without their key."""
-        if self.job.model.name is None:
+        if self.job.model.only is None:
             return (self.known.default,)
         try:
-            return self.known.endpoints(self.known.catalogue.entry(self.job.model.name))
+            return self.known.endpoints(self.known.catalogue.entry(self.job.model.only))
         except AccessRefused as error:
             raise model_check.failed(error) from None
 
@@ -130,7 +130,7 @@ def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
         fields=fields,
         jobs_dir=jobs,
         known=known,
-        model=job.model.name or (here.model if here else None) or environ.get("OLLAMA_MODEL") or None,
+        model=job.model.only or (here.model if here else None) or environ.get("OLLAMA_MODEL") or None,
         workers=max(1, sum(one.name == _WORKER for one in fleet.services) if fleet else 1),
         ingestor=ingestor,
         worker=worker,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,19 @@ def foretell(
         tempfile.TemporaryDirectory(prefix="prism-dry-run-") as folder,
         _place(spec, options, environ, notice) as (place, spec),
     ):
-        plan = _plan(spec, place, options, environ)
-        wanted = max(_LEAST_SAMPLE, (options.sample or SAMPLE) // len(spec.files))
+        plans = [_plan(one, place, options, environ) for one in _by_model(spec)]
+        wanted = max(_LEAST_SAMPLE, (options.sample or SAMPLE) // (len(spec.files) * len(plans)))
         found = []
-        for number, one in enumerate(spec.files):
-            scratch = Path(folder) / str(number)
-            scratch.mkdir()
+        for one, plan in product(spec.files, plans):
+            scratch = Path(tempfile.mkdtemp(dir=folder))
             found.append(predict(plan, one.source, wanted, options.concurrency, scratch, tell, one.ranges))
         return spec, place, found
+
+
+def _by_model(spec: JobSpec) -> list[JobSpec]:
+    """Return the job for each model that does every row; one that does a share is asked about all."""
+    models = spec.job.model
+    return [spec.with_model(name) for name in models.names] if models.fans_out else [spec]
 
 
 @contextmanager
@@ -83,10 +89,10 @@ def _place(
     fleet = fleet_file.read(folder) if fleet_file.alive(folder) else None
     if fleet is not None and options.model_server == "auto":
         workers = sum(one.name == "model-worker" for one in fleet.services)
-        yield Place(fleet.model_server, spec.job.model.name or fleet.model, workers), spec
+        yield Place(fleet.model_server, spec.job.model.only or fleet.model, workers), spec
         return
     plan, spec = own_fleet.plan_for(spec, options, environ)
-    name = spec.job.model.name or plan.choice.model
+    name = spec.job.model.only or plan.choice.model
     if not plan.choice.embedded:
         yield Place(str(plan.choice.url), name, plan.workers), spec
         return
@@ -105,7 +111,7 @@ def _plan(spec: JobSpec, place: Place, options: Namespace, environ: Mapping[str,
         fields=spec.fields,
         jobs_dir=spec.path.parent,
         known=Known(spec.catalogue, Endpoint("ollama", place.address, key, cloud_host=cloud), environ),
-        model=place.model,
+        model=spec.job.model.only or place.model,
         workers=max(1, place.workers),
         ingestor=ingestor,
         worker=worker,

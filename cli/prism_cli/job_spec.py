@@ -18,7 +18,8 @@ from prism.messages import FileReason, RequestedFile, RunFile, RunRecord, RunReq
 from prism.runs.catalogue import Catalogue, ModelEntry, read_catalogue
 from prism.runs.config_files import find_catalogue, find_settings
 from prism.runs.job import InputFile, Job, parse_job, read_job
-from prism.runs.naming import clean_label, is_run_id, model_tag
+from prism.runs.models import recorded_entries, tag_of
+from prism.runs.naming import clean_label, is_run_id
 from prism.runs.project_settings import read_settings, with_settings
 from prism.runs.ranges import RowRanges, ranges_of
 from prism.runs.sameness import difference
@@ -76,23 +77,22 @@ class JobSpec:
         return _as_text(self.path.stem)
 
     @property
-    def entry(self) -> ModelEntry | None:
-        """What `models.json` says of the job's model; None for the fleet's own."""
-        return self.catalogue.entry(self.job.model.name) if self.job.model.name else None
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """What `models.json` says of the job's models; none for the fleet's own."""
+        return tuple(self.catalogue.entry(name) for name in self.job.model.chosen if name)
 
     def with_model(self, name: str) -> "JobSpec":
         """Return the same job with another model."""
-        fields = merged(self.fields, {"model": {"name": name}})
+        fields = merged(self.fields, {"model": _one_model(name)})
         return replace(self, fields=fields, job=parse_job(fields, self.path.name))
 
     def request(self, uris: Mapping[str, str]) -> RunRequest:
         """Return the run request. uris: of the files that the fleet reads where they lie, by label."""
-        entry = self.entry
         return RunRequest(
             job_name=self.name[:255],
             job=self.fields,
             prompt=self.prompt,
-            model_entry=entry.model_dump(mode="json", exclude_defaults=True) if entry else {},
+            **recorded_entries(self.catalogue, self.job.model),
             files=[one.requested(uris.get(one.label)) for one in self.files],
             parent=self.parent,
         )
@@ -154,20 +154,24 @@ def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _overrides(options: Namespace) -> dict[str, Any]:
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, str | None]] = {}
     if options.version is not None:
         found["project"] = {"version": options.version}
     if options.workers is not None:
         found["parallelization"] = {"workers": str(options.workers)}
     if options.model is not None:
-        found["model"] = {"name": options.model}
+        found["model"] = _one_model(options.model)
     return found
+
+
+def _one_model(name: str) -> dict[str, str | None]:
+    """Return what makes a job one of this model, whatever it says."""
+    return {"name": name, "names": None}
 
 
 def new_run_id(spec: JobSpec, now: datetime) -> str:
     """Return `{project}_{version}_m{tag}_{time}`, as PRISM v6 names runs. Raise CommandFailed (2)."""
-    project, entry = spec.job.project, spec.entry
-    tag = model_tag(spec.job.model.name, entry.id if entry else None)
+    project, tag = spec.job.project, tag_of(spec.job.model, spec.catalogue)
     run_id = f"{project.name}_{project.version}_m{tag}_{now:%Y%m%d_%H%M%S}"
     if not is_run_id(run_id):
         raise CommandFailed(USAGE, f"{run_id} is too long for a run id", next="give one: --run-id ID")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism.runs.catalogue import ModelEntry
 from prism_cli import connection as connections
 from prism_cli import fleet_file
 from prism_cli.connection import Connection
@@ -90,13 +91,17 @@ def _source_dir(spec: JobSpec, data_dir: Path) -> Path:
 def model_of(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> ModelChoice:
     """Return the server and the model for a fleet of one's own. Raises CommandFailed (5)."""
     # A model with an address of its own, or in the cloud, is asked there by the workers.
-    wanted = spec.job.model.name if _at_default_server(spec) else None
-    return choose(options.model_server, wanted, environ, lister(environ))
+    here: list[str | None] = [one.name for one in spec.entries if _is_at_default_server(one)]
+    found = [choose(options.model_server, name, environ, lister(environ)) for name in here or [None]]
+    return found[0]
 
 
 def _at_default_server(spec: JobSpec) -> bool:
-    entry = spec.entry
-    return entry is None or not (entry.base_url or entry.name.endswith(("-cloud", ":cloud")))
+    return not spec.entries or any(map(_is_at_default_server, spec.entries))
+
+
+def _is_at_default_server(entry: ModelEntry) -> bool:
+    return not (entry.base_url or entry.name.endswith(("-cloud", ":cloud")))
 
 
 def await_up(data_dir: Path) -> bool:

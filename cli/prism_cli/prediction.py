@@ -167,7 +167,7 @@ def warnings(prediction: Prediction) -> Iterator[str]:
         return
     if prediction.price is None:
         yield f"budget.money does not hold: models.json has no price for {printable(prediction.model)}"
-    elif prediction.job.model.name is None:
+    elif prediction.job.model.only is None:
         yield "budget.money does not hold: the job names no model, so its run has no price"
 
 

@@ -208,6 +208,7 @@ def _request(record: RunRecord, root: str, found: list[FailedRows], publish_only
         job=_job(record.job, publish_only),
         prompt=record.prompt,
         model_entry=record.model_entry,
+        model_entries=record.model_entries,
         files=[
             RequestedFile(
                 label=one.label,

@@ -78,7 +78,7 @@ def _for_fleet(connection: Connection, spec: JobSpec, options: Namespace) -> Job
     if fleet is None:
         return spec
     # A job without a model was given the embedded one's name when its fleet was brought up for it.
-    unnamed = spec.job.model.name is None and fleet.model == EMBEDDED_MODEL
+    unnamed = spec.job.model.only is None and fleet.model == EMBEDDED_MODEL
     return spec.with_model(fleet.model) if unnamed or options.model_server == "embedded" else spec
 
 

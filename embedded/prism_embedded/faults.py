@@ -54,6 +54,7 @@ CONTENT_FAULTS = (
     "too_few",
     "too_many",
     "swapped",
+    "rotated",
     "wrong_identity",
     "missing_key",
     "extra_key",
@@ -147,6 +148,13 @@ def _spoilt_items(items: list[dict[str, Any]], fault: str) -> list[dict[str, Any
             return [*items, *items[-1:]]
         case "swapped":
             return items[::-1]
+        case "rotated":
+            # Valid, and wrong: each row has the answer of the next.
+            others = [*items[1:], *items[:1]]
+            return [
+                other | {name: value for name, value in item.items() if name.lower() == "rowid"}
+                for item, other in zip(items, others, strict=True)
+            ]
         case "wrong_identity" if items:
             first = items[0]
             other = items[1].get("RowID") if len(items) > 1 else f"not-{first.get('RowID')}"

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from prism.messages import Heartbeat, RunState, WorkerState
 from prism.messages.fleet import RunShare
-from prism.runs.catalogue import CatalogueRefused, ModelEntry, entry_of
+from prism.runs.catalogue import CatalogueRefused, ModelEntry
+from prism.runs.costs import cost_of
 from prism.runs.job import Job, JobRefused, parse_job
+from prism.runs.models import entries
 from prism_cli.board import RunView, WorkerView
 from prism_cli.dashboard.history import MERGER_SILENT_S, Event
 
@@ -50,14 +52,14 @@ class Picture:
             return Job()
 
     @cached_property
-    def entry(self) -> ModelEntry | None:
-        """The model's prices; None where nobody can read them."""
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """The models' prices; none where nobody can read them."""
         if self.view is None:
-            return None
+            return ()
         try:
-            return entry_of(self.view.record.model_entry, self.job.model.name)
+            return entries(self.view.record, self.job)
         except CatalogueRefused:
-            return None
+            return ()
 
     @property
     def refresh_s(self) -> float:
@@ -66,12 +68,10 @@ class Picture:
 
     @property
     def model(self) -> str:
-        """The model's name: the job's, else the workers'."""
-        if self.job.model.name:
-            return self.job.model.name
-        named = self.entry.name if self.entry else "-"
+        """The models' names: the job's, else the workers'."""
+        named = [one.name for one in self.entries if one.name != "-"]
         asked = {one.heartbeat.model for one in self.workers} - {""}
-        return named if named != "-" else ", ".join(sorted(asked))
+        return ", ".join(named or sorted(asked))
 
     @property
     def living(self) -> list[Heartbeat]:
@@ -126,13 +126,10 @@ class Picture:
     @property
     def cost(self) -> tuple[Decimal, str] | None:
         """What the tokens cost, and the currency; None without a price."""
-        if self.view is None or self.entry is None or self.entry.price is None:
+        if self.view is None or not self.entries:
             return None
-        progress = self.view.progress
-        return (
-            self.entry.price.cost(progress.prompt_tokens, progress.completion_tokens),
-            self.entry.price.currency,
-        )
+        found = cost_of(self.entries, self.view.progress, self.view.progress.models)
+        return (found.amount, found.currency) if found is not None else None
 
     @property
     def merger_silent(self) -> bool:

@@ -15,6 +15,7 @@ from prism.messages import FileReason, MessageReason, MessageSource, RunFile, Ru
 from prism.messages.intake import HEADER_FILE, HEADER_RUN_ID, REQUEST_TYPE
 from prism.messages.topics import MIB
 from prism.runs.catalogue import Catalogue, CatalogueRefused, read_catalogue
+from prism.runs.models import inputs
 from prism.runs.naming import results_partition
 from prism.runs.sameness import difference
 from prism.service import fault
@@ -130,7 +131,7 @@ class Acceptance:
             job_name=submission.job_name,
             job=submission.job_fields,
             prompt=submission.prompt,
-            model_entry=submission.model_entry,
+            **submission.entries,
             files=list(submission.files),
             parent=submission.parent,
             results_partition=results_partition(submission.run_id, self.results_partitions),
@@ -143,7 +144,8 @@ class Acceptance:
         refusal = self._objection(run, parent)
         if parent is not None:
             # The merger that has the parent's output completes it.
-            run = run.model_copy(update={"results_partition": parent.results_partition})
+            files = [_as_in(parent, one) for one in run.files]
+            run = run.model_copy(update={"results_partition": parent.results_partition, "files": files})
         return run, refusal
 
     def _objection(self, run: RunRecord, parent: RunRecord | None) -> IntakeRefused | None:
@@ -180,7 +182,7 @@ class Acceptance:
     def _same_bytes(self, submission: Submission, known: RunRecord, record: Record) -> bool:
         twin = f"{submission.run_id}.again"
         try:
-            for mine, theirs in zip(known.files, submission.files, strict=True):
+            for mine, theirs in zip(inputs(known), submission.files, strict=True):
                 if self._digest(twin, mine) != self._digest(twin, theirs):
                     return False
         except Exception as error:  # whatever is wrong with the second file, it is not the first one
@@ -206,6 +208,14 @@ def catalogue_of(jobs_dir: Path) -> Catalogue:
         return Catalogue()
 
 
+def _as_in(parent: RunRecord, file: RunFile) -> RunFile:
+    """Return a file of a retry, done again by the one of several models whose rows they are."""
+    theirs = parent.file(file.label)
+    if theirs is None:
+        return file
+    return file.model_copy(update={"origin": theirs.origin, "model": theirs.model})
+
+
 def _fit_for_a_record(run: RunRecord) -> RunRecord:
     """Return a run, or if it is larger than any record may be, without what makes it so, and refused."""
     size = len(run.to_bytes())
@@ -214,7 +224,8 @@ def _fit_for_a_record(run: RunRecord) -> RunRecord:
     detail = f"the run takes {size} bytes with its job, prompt and row ranges, at most {MAX_RUN_BYTES}"
     told = {"state": RunState.REFUSED, "reason": FileReason.TOO_LARGE, "detail": detail}
     return run.model_copy(
-        update=told | {"job": {}, "prompt": {}, "model_entry": {}, "files": [], "parent": ""}
+        update=told
+        | {"job": {}, "prompt": {}, "model_entry": {}, "model_entries": {}, "files": [], "parent": ""}
     )
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from prism.messages import Progress, RunRecord
-from prism.runs.catalogue import ModelEntry, entry_of
+from prism.runs.catalogue import ModelEntry
+from prism.runs.costs import Cost, cost_of
 from prism.runs.job import Budget, parse_job
+from prism.runs.models import entries
 
 # Batches at once while nobody knows what one costs.
 FIRST_BATCHES = 8
@@ -19,16 +21,16 @@ FIRST_BATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A run's budget and the price of its model."""
+    """A run's budget and the prices of its models."""
 
     budget: Budget
-    entry: ModelEntry
+    entries: tuple[ModelEntry, ...]
 
     @classmethod
     def of(cls, record: RunRecord) -> "Meter":
         """Return the meter of a run, with the prices that were valid when it was accepted."""
         job = parse_job(record.job, record.job_name)
-        return cls(job.budget, entry_of(record.model_entry, job.model.name))
+        return cls(job.budget, entries(record, job))
 
     def allows(self, progress: Progress | None, merged: int, unmerged: int) -> bool:
         """Return whether one more batch may be fed. merged, unmerged: batches."""
@@ -44,8 +46,8 @@ class Meter:
         ahead = 1 + Decimal(unmerged + 1) / called
         if self.budget.tokens is not None and tokens * ahead > self.budget.tokens:
             return False
-        money = self._money(progress)
-        return self.budget.money is None or money is None or money * ahead <= self.budget.money
+        cost = self._cost(progress)
+        return self.budget.money is None or cost is None or cost.amount * ahead <= self.budget.money
 
     def reached(self, progress: Progress) -> str:
         """Return the reason of a run that stands still because of its budget."""
@@ -55,18 +57,18 @@ class Meter:
         parts = []
         if self.budget.tokens is not None:
             parts.append(f"{_tokens(progress):,} of {self.budget.tokens:,} tokens")
-        money = self._money(progress)
-        if self.budget.money is not None and money is not None and self.entry.price is not None:
-            parts.append(f"{money:.4f} of {self.budget.money} {self.entry.price.currency}")
+        cost = self._cost(progress)
+        if self.budget.money is not None and cost is not None:
+            parts.append(f"{cost.amount:.4f} of {self.budget.money} {cost.currency}")
         return f"budget reached: {', '.join(parts)}; cancel the run, or send the rest under a larger budget"
 
     @property
     def _bounded(self) -> bool:
-        priced = self.budget.money is not None and self.entry.price is not None
+        priced = self.budget.money is not None and cost_of(self.entries, Progress(run_id=""), {}) is not None
         return self.budget.tokens is not None or priced
 
-    def _money(self, progress: Progress) -> Decimal | None:
-        return self.entry.cost(progress.prompt_tokens, progress.completion_tokens)
+    def _cost(self, progress: Progress) -> Cost | None:
+        return cost_of(self.entries, progress, progress.models)
 
 
 def _tokens(progress: Progress) -> int:

@@ -19,10 +19,11 @@ from prism.conversion import SourceKind, kind_of
 from prism.kafka.errors import BrokerAway
 from prism.messages import CutPosition, FileReason, RunFile, RunRecord
 from prism.messages.topics import RESULT_MAX_BYTES
-from prism.runs.catalogue import CatalogueRefused, entry_of
-from prism.runs.columns import output_columns
+from prism.runs.catalogue import CatalogueRefused
+from prism.runs.columns import joined, output_columns
 from prism.runs.cutting import cut_rows
 from prism.runs.job import Job, JobRefused, parse_job
+from prism.runs.models import entries, fan_out, inputs
 from prism.runs.ranges import taken
 from prism.service import fault
 from prism.service.logs import get_logger
@@ -228,7 +229,7 @@ class Checker:
         try:
             task.assert_wanted()
             job = parse_job(record.job, record.job_name)
-            entry_of(record.model_entry, job.model.name)
+            models = entries(record, job)
             assert_destination(job, self._schemes)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
         except (CatalogueRefused, JobRefused) as error:
@@ -236,12 +237,18 @@ class Checker:
         except TableRefused as error:
             return _refused(record, error.reason, str(error))
         checked: list[tuple[RunFile, PlainFile]] = []
-        for file in record.files:
+        for given in inputs(record):
             try:
-                checked.append(self._check_file(task, file, job, prompt))
+                file, plain = self._check_file(task, given, job, prompt)
             except (SourceChanged, TableRefused) as error:
-                return _refused(record, error.reason, _of_file(record, file, error), error)
+                return _refused(record, error.reason, _of_file(record, given, error), error)
+            parted = [one for one in record.files if one.origin == given.label]
+            checked += [(one, plain) for one in parted or fan_out(file, job, models)]
         files = tuple(file for file, _ in checked)
+        twice = _first_twice([file.label for file in files])
+        if twice is not None:
+            detail = f"two files would be called {twice}: give one input another label"
+            return _refused(record, FileReason.BAD_JOB, detail)
         size = sum(len(json.dumps(file.columns)) for file in files)
         if size > MAX_HEADER_BYTES:
             detail = f"the files' columns take {size} bytes, at most {MAX_HEADER_BYTES} are allowed"
@@ -299,6 +306,10 @@ class Checker:
         )
 
 
+def _first_twice(labels: list[str]) -> str | None:
+    return next((one for one in labels if labels.count(one) > 1), None)
+
+
 def _refused(
     record: RunRecord, reason: FileReason, detail: str, error: SourceChanged | TableRefused | None = None
 ) -> Checked:
@@ -310,7 +321,7 @@ def _refused(
 def _of_file(record: RunRecord, file: RunFile, error: SourceChanged | TableRefused) -> str:
     """Return what is wrong; of several files with the name of the one that it is about."""
     detail = error.detail if isinstance(error, SourceChanged) else str(error)
-    return detail if len(record.files) == 1 else f"{file.filename or file.label}: {detail}"
+    return detail if len(inputs(record)) == 1 else f"{file.filename or file.label}: {detail}"
 
 
 def assert_destination(job: Job, schemes: frozenset[str] | None) -> None:
@@ -330,7 +341,8 @@ def assert_columns(job: Job, prompt: Mapping[str, Any], file: RunFile) -> None:
 
     `sort_by: RowID` is what PRISM's job files say by habit: without RowIDs the input's order is theirs.
     """
-    columns = output_columns(file.columns, PromptFile.parse(prompt).columns_to_code)
+    coded = PromptFile.parse(prompt).columns_to_code
+    columns = output_columns(file.columns, joined(coded, job.model.names) if job.model.fans_out else coded)
     sort_by = job.merge.sort_by
     if sort_by is not None and sort_by not in columns and sort_by != TableFormat().row_id_column:
         raise _no_such_column("merge.sort_by", sort_by, columns)

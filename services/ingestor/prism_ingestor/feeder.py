@@ -9,6 +9,7 @@ from prism.kafka.records import event_headers
 from prism.messages import Batch, Progress, RunRecord, RunState, Topics
 from prism.runs import credit
 from prism.runs.job import parse_job
+from prism.runs.models import entries, share_a_server
 from prism.runs.tracker import BrokerView
 from prism.service import fault
 from prism.service.logs import get_logger
@@ -91,7 +92,8 @@ class Feeder:
             record.priority,
             record.results_partition,
             files,
-            Meter.of(record),
+            abreast=job.model.fans_out and not share_a_server(entries(record, job)),
+            meter=Meter.of(record),
             moved_at=self._clock(),
             stops_at_failure=job.error_handling.strategy == "stop",
         )

@@ -130,12 +130,14 @@ class FileFeed:
 
 @dataclass(slots=True)
 class RunFeed:
-    """A run's files while they are fed, one after the other."""
+    """A run's files while they are fed, one after the other, those of several models perhaps abreast."""
 
     run_id: str
     priority: int
     results_partition: int
     files: list[FileFeed]
+    # Whether several models, each at servers of its own, do a file at the same time.
+    abreast: bool = False
     meter: Meter | None = None
     recover_at: int | None = None
     found: dict[str, dict[int, Place]] = field(default_factory=dict)
@@ -177,7 +179,11 @@ class RunFeed:
         """Return the file that is fed now."""
         if self.recovering:
             return None
-        return next((one for one in self.files if not one.exhausted), None)
+        left = [one for one in self.files if not one.exhausted]
+        if not left or not self.abreast:
+            return left[0] if left else None
+        variants = [one for one in left if one.file.input_label == left[0].file.input_label]
+        return min(variants, key=lambda one: one.tracker.next.sequence)
 
     @property
     def all_fed(self) -> bool:

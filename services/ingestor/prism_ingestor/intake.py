@@ -30,9 +30,10 @@ from prism.messages.intake import (
     REFERENCE_TYPE,
     REQUEST_TYPE,
 )
-from prism.runs.catalogue import Catalogue, ModelEntry
+from prism.runs.catalogue import Catalogue
 from prism.runs.job import Job, JobRefused, parse_job, read_job
-from prism.runs.naming import clean_label, generated_run_id, is_job_name, is_run_id, model_tag
+from prism.runs.models import recorded_entries, tag_of
+from prism.runs.naming import clean_label, generated_run_id, is_job_name, is_run_id
 from prism.runs.ranges import ranges_of
 from prism_ingestor.requested import Place, Requested, RequestRefused, parse_request, run_files
 
@@ -67,7 +68,8 @@ class Submission:
     job: Job | None = None
     job_fields: dict[str, Any] = field(default_factory=dict)
     prompt: dict[str, Any] = field(default_factory=dict)
-    model_entry: dict[str, Any] = field(default_factory=dict)
+    # What `models.json` says, as `recorded_entries` has it.
+    entries: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
     refusal: IntakeRefused | None = None
 
@@ -216,7 +218,7 @@ class IntakeReader:
             job=job,
             job_fields=request.job,
             prompt=request.prompt,
-            model_entry=request.model_entry,
+            entries={"model_entry": request.model_entry, "model_entries": request.model_entries},
             parent=request.parent,
             refusal=refusal or bad,
         )
@@ -315,8 +317,8 @@ class IntakeReader:
         if run_id and not is_run_id(run_id):
             refusal = refusal or IntakeRefused(FileReason.BAD_RUN_ID, _RUN_ID_RULE)
             run_id = ""
-        entry = self._entry(job)
-        run_id = run_id or _generated(record, job or Job(), entry)
+        catalogue = self._catalogue()
+        run_id = run_id or _generated(record, job or Job(), catalogue)
         priority, bad = _priority(headers.get(HEADER_PRIORITY))
         refusal = refusal or bad
         if headers.get(HEADER_ENCODING, "").strip().lower() not in ("", "gzip", "identity"):
@@ -337,7 +339,7 @@ class IntakeReader:
             places=_places(record, source),
             job=job,
             job_fields=fields,
-            model_entry=entry.model_dump(mode="json", exclude_defaults=True) if entry is not None else {},
+            entries=recorded_entries(catalogue, job.model) if job is not None else {},
             refusal=refusal,
         )
 
@@ -354,10 +356,6 @@ class IntakeReader:
             return read_job(path)
         except JobRefused as error:
             raise IntakeRefused(FileReason.BAD_JOB, str(error)) from None
-
-    def _entry(self, job: Job | None) -> ModelEntry | None:
-        """Return what `models.json` says of the job's model; None for the fleet's own."""
-        return self._catalogue().entry(job.model.name) if job is not None and job.model.name else None
 
 
 def _refusal(error: JobRefused | PromptRefused | RequestRefused) -> IntakeRefused:
@@ -392,8 +390,8 @@ def content_type(headers: dict[str, str]) -> str:
     return headers.get(HEADER_TYPE, "").split(";")[0].strip()
 
 
-def _generated(record: _Origin, job: Job, entry: ModelEntry | None) -> str:
-    tag = model_tag(job.model.name, entry.id if entry is not None else None)
+def _generated(record: _Origin, job: Job, catalogue: Catalogue) -> str:
+    tag = tag_of(job.model, catalogue)
     return generated_run_id(
         job.project.name, job.project.version, tag, record.timestamp_ms, record.partition, record.offset
     )

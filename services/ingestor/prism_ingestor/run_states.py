@@ -127,8 +127,9 @@ class RunStates:
         record = self._ledger.runs.get(progress.run_id)
         if feed is None or record is None or not self._feeder.take_credit(feed, progress):
             return
-        if len(progress.model_digests) > 1:
-            digests = ", ".join(one[:12] for one in progress.model_digests)
+        changed = _changed_model(progress)
+        if changed:
+            digests = ", ".join(one[:12] for one in changed)
             detail = f"the model changed in the middle: {digests}; send the file again under another run id"
             self.end(record, RunState.FAILED, FileReason.MODEL_CHANGED, detail)
         elif record.state in _BEFORE_MERGING and feed.stops_at_failure and progress.rows_failed:
@@ -153,3 +154,9 @@ class RunStates:
         self._ledger.write(record, state=state, reason=reason, detail=detail, stalled=None)
         self._checker.drop(record.run_id)
         self._sources.forget(record.run_id)
+
+
+def _changed_model(progress: Progress) -> list[str]:
+    """Return the digests of a model that has had more than one."""
+    found = [one.digests for one in progress.models.values()] or [progress.model_digests]
+    return next((one for one in found if len(one) > 1), [])

@@ -40,6 +40,16 @@ class Outcome(StrEnum):
     WITHHELD = "withheld"
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A complete output under its temporary name. `failed`: see OutputMark."""
+
+    sha256: str
+    bytes: int
+    rows: int
+    failed: int | None = None
+
+
 @dataclass(slots=True)
 class OutputMark:
     """The `publishing` mark of one output: the name it gets, and how to know it again.
@@ -56,10 +66,41 @@ class OutputMark:
     uri: str = ""
     named: bool = False
     replaces: str = ""
+    # Of the rows of several models: those that one of them at least has not answered.
+    failed: int | None = None
 
-    def replaced_by(self, sha256: str, size: int, rows: int) -> "OutputMark":
+    def replaced_by(self, done: Written) -> "OutputMark":
         """Return the mark of a file that takes this one's place."""
-        return OutputMark(self.name, sha256, size, rows, self.renamed_because, self.uri, replaces=self.sha256)
+        because, replaced = self.renamed_because, self.sha256
+        return OutputMark(
+            self.name, done.sha256, done.bytes, done.rows, because, self.uri, replaces=replaced,
+            failed=done.failed,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class ModelAccount:
+    """What one of several models has done of a run."""
+
+    ok: int = 0
+    failed: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model_seconds: float = 0.0
+    digests: list[str] = field(default_factory=list)
+    labels: LabelCounts = field(default_factory=list)
+
+    def add(self, result: Result, batch: RenderedBatch) -> None:
+        """Count a batch in."""
+        count_labels(self.labels, batch.values)
+        self.ok += batch.ok
+        self.failed += len(batch.failed)
+        self.calls += result.usage.calls
+        self.prompt_tokens += result.usage.prompt_tokens
+        self.completion_tokens += result.usage.completion_tokens
+        self.model_seconds += result.usage.model_seconds
+        self.digests = _with(self.digests, result.model_digest)
 
 
 @dataclass(slots=True)
@@ -114,6 +155,8 @@ class RunAccount:
     load_seconds: float = 0.0
     reused_rows: int = 0
     models: list[str] = field(default_factory=list)
+    # Of a run with several models, by name; none of a run with one.
+    by_model: dict[str, ModelAccount] = field(default_factory=dict)
     digests: list[str] = field(default_factory=list)
     # The lowest offset of a result of this run in the results topic as it is now.
     first_offset: int | None = None
@@ -162,6 +205,8 @@ class RunAccount:
         self.load_seconds += usage.load_seconds
         self.reused_rows += usage.reused_rows
         self.models = _with(self.models, result.model)
+        if result.model in self.by_model:
+            self.by_model[result.model].add(result, batch)
         self.digests = _with(self.digests, result.model_digest)
 
     def note_moment(self, seconds: float) -> None:
@@ -185,6 +230,7 @@ def run_to_json(run: RunAccount) -> str:
     """Return a run's own part, its files left out."""
     fields = {name: getattr(run, name) for name in _RUN_FIELDS}
     fields["timeline"] = [run.timeline.every_s, run.timeline.moments]
+    fields["by_model"] = {name: asdict(one) for name, one in run.by_model.items()}
     return json.dumps(fields, ensure_ascii=False)
 
 
@@ -205,6 +251,7 @@ def run_from_json(text: str, files: dict[str, FileAccount]) -> RunAccount:
     every_s, moments = fields.get("timeline", (1.0, []))
     fields["timeline"] = Timeline(every_s, [Moment(*one) for one in moments])
     fields["reports"] = ReportsState(fields.get("reports", ReportsState.DUE))
+    fields["by_model"] = {name: ModelAccount(**one) for name, one in fields.get("by_model", {}).items()}
     return RunAccount(files=files, **fields)
 
 

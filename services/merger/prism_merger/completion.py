@@ -10,20 +10,13 @@ they take constant memory.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from prism.tables import TableFormat, read_header, read_rows
+from prism_merger.joining import Line
 
 
 class Mismatch(Exception):
     """The rows of a retry are not the failed rows of what it completes."""
-
-
-class Line(NamedTuple):
-    """One row's line as it is written, and whether the row has failed."""
-
-    content: bytes
-    failed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from prism.messages import RunRecord, RunState
 from prism.runs.job import JobRefused
 from prism.runs.table import RunsTable
 from prism.service.logs import get_logger
-from prism_merger.accounts import RunAccount, Stage
+from prism_merger.accounts import ModelAccount, RunAccount, Stage
 from prism_merger.plans import RunPlan, is_broken_off, is_started
 from prism_merger.store import Store
 
@@ -100,6 +100,8 @@ class Ledger:
                     record.run_id, [one.label for one in record.files], plan.to_json(), Stage.MERGING
                 )
                 run.cluster_id = self._cluster_id
+                models = plan.job.model
+                run.by_model = {name: ModelAccount() for name in models.names} if models.several else {}
                 self._store.save_run(run)
                 log.info("run_opened", run=record.run_id, state=record.state, rows=record.rows)
             else:

@@ -3,6 +3,7 @@
 Rows in = ok + failed, in every file and in sum: rows of a broken-off run that never came back are failed.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism.messages import RunFile, RunState
-from prism.runs.catalogue import CatalogueRefused, entry_of
+from prism.runs.catalogue import CatalogueRefused, ModelEntry
+from prism.runs.costs import Cost, cost_of
+from prism.runs.models import entries
 from prism.runs.ranges import RowNumbers
 from prism_merger.accounts import FileAccount, Outcome, OutputMark, ReportsState, RunAccount
 from prism_merger.failed_rows import failed_rows_name
@@ -57,7 +60,8 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         "project": job.project.name,
         "version": job.project.version,
         "job": record.job_name,
-        "model_name": job.model.name or (run.models[0] if run.models else ""),
+        "model_name": ", ".join(job.model.names) or job.model.name or (run.models[0] if run.models else ""),
+        **_by_model(run, plan),
         "models": run.models,
         "model_digests": run.digests,
         "created_at": record.created_at,
@@ -117,13 +121,37 @@ def reports_of(run: RunAccount, plan: RunPlan, places: Places) -> list[str] | No
 def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:
     """Return what the tokens cost by the prices at acceptance, None where no price is known."""
     try:
-        entry = entry_of(plan.record.model_entry, plan.job.model.name)
+        prices = entries(plan.record, plan.job)
     except CatalogueRefused:  # of another version: no reason to keep what is merged from its readers
         return None
-    cost = entry.cost(run.prompt_tokens, run.completion_tokens)
-    if cost is None or entry.price is None:
-        return None
-    return {"amount": f"{cost:f}", "currency": entry.price.currency}
+    return _money(cost_of(prices, run, run.by_model))
+
+
+def _money(cost: Cost | None) -> dict[str, str] | None:
+    return {"amount": f"{cost.amount:f}", "currency": cost.currency} if cost is not None else None
+
+
+def _by_model(run: RunAccount, plan: RunPlan) -> dict[str, Any]:
+    """Return what each of several models has done; nothing for a run with one."""
+    if not run.by_model:
+        return {}
+    prices: dict[str, ModelEntry] = {}
+    with contextlib.suppress(CatalogueRefused):
+        prices = {one.name: one for one in entries(plan.record, plan.job)}
+    return {
+        "model_mode": plan.job.model.mode,
+        "by_model": {
+            name: {
+                "rows": {"ok": one.ok, "failed": one.failed},
+                "calls": one.calls,
+                "tokens": {"prompt": one.prompt_tokens, "completion": one.completion_tokens},
+                "cost": _money(cost_of([prices[name]], one, {})) if name in prices else None,
+                "model_seconds": round(one.model_seconds, 3),
+                "digests": one.digests,
+            }
+            for name, one in run.by_model.items()
+        },
+    }
 
 
 def status(run: RunAccount, state: RunState | None) -> str:
@@ -142,6 +170,7 @@ def _file(
     first: dict[str, Any] = outputs[0] if outputs else {}
     return {
         "label": file.label,
+        **({"input": source.origin, "model": source.model} if source.model else {}),
         "input_file": source.filename,
         "input_sha256": source.sha256,
         "status": ("published_partial" if run.partial else "published") if outputs else "not_published",
@@ -168,13 +197,18 @@ def _output(form: str, mark: OutputMark, places: Places) -> dict[str, Any]:
         "path": mark.uri or places.relative(places.output(mark.name)),
         "renamed_because": mark.renamed_because or None,
         "rows": mark.rows,
+        # Only of several models' rows: those that one of them at least has not answered.
+        **({} if mark.failed is None else {"rows_failed": mark.failed}),
         "bytes": mark.bytes,
         "sha256": mark.sha256,
     }
 
 
 def _expected(file: FileAccount, places: Places, plan: RunPlan) -> list[str]:
-    stem, output = plan.output_stem(file.label), plan.job.output
+    unit = plan.unit(file.label)
+    if file.label != unit.lead:
+        return []
+    stem, output = plan.output_stem(unit.label), plan.job.output
     names = [f"{stem}.{form}" for form in output.formats]
     if output.uri:
         return [f"{output.uri}/{name}" for name in names]
@@ -185,7 +219,7 @@ def _sort_note(plan: RunPlan) -> dict[str, Any] | None:
     wanted = plan.job.merge.sort_by
     if wanted is None:
         return None
-    absent = [one.label for one in plan.record.files if one.columns and wanted not in plan.columns(one.label)]
+    absent = [one.label for one in plan.units if one.files[0].columns and wanted not in plan.columns(one)]
     note = f"no such column: input order kept in {', '.join(absent)}" if absent else None
     return {"column": wanted, "ignored_because": note}
 
@@ -307,8 +341,9 @@ def _restored(found: dict[str, Any], places: Places) -> OutputMark:
     if not uri and path.stat().st_size != found["bytes"]:
         raise ValueError(path.name)
     return OutputMark(
-        path.name, found["sha256"], found["bytes"], found["rows"], found["renamed_because"] or "", uri, True
-    )
+        path.name, found["sha256"], found["bytes"], found["rows"], found["renamed_because"] or "", uri, True,
+        failed=found.get("rows_failed"),
+    )  # fmt: skip
 
 
 def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:

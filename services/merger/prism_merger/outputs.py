@@ -2,18 +2,18 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from prism.tables import TableRefused
-from prism_merger.accounts import FileAccount
+from prism_merger.accounts import RunAccount, Written
 from prism_merger.completion import Mismatch
 from prism_merger.families import Family
+from prism_merger.joining import Line, Shape, join, stored_lines
 from prism_merger.layouts import CHUNKS, Layout
-from prism_merger.plans import RunPlan
+from prism_merger.plans import RunPlan, Unit
 from prism_merger.rendering import split_lines
-from prism_merger.shelves import Written
 from prism_merger.sorting import sorted_lines
 from prism_merger.store import RowReader
 from prism_merger.volume import write_temporary
@@ -25,15 +25,17 @@ _SORTED_BLOCK = 500
 class OutputOrder:
     """What an output is made of. `sort_column` is a column's number, None for the input's order.
 
-    `family`: of a retry, whose output is that of a whole run.
+    `shape`: of several models' files, whose rows stand side by side. `family`: of a retry, whose output is
+    that of a whole run.
     """
 
-    file_id: int
+    file_ids: tuple[int, ...]
     form: str
     layout: Layout
     sort_column: int | None
     temporary: Path
     scratch: Path
+    shape: Shape | None = None
     family: Family | None = None
 
 
@@ -42,17 +44,29 @@ class NotCompleted(Exception):
 
 
 def output_order(
-    file: FileAccount, plan: RunPlan, form: str, temporary: Path, scratch: Path, family: Family | None
+    run: RunAccount, plan: RunPlan, unit: Unit, form: str, temporary: Path, scratch: Path
 ) -> OutputOrder:
-    """Return what a file's output in a format is made of. `scratch`: a folder to sort in."""
-    columns, wanted = plan.columns(file.label), plan.job.merge.sort_by
+    """Return what an output is made of, from the run's own rows. `scratch`: a folder to sort in."""
+    columns, wanted = plan.columns(unit), plan.job.merge.sort_by
+    file_ids = tuple(run.files[one.label].file_id for one in unit.files if one.label in run.files)
     return OutputOrder(
-        file_id=file.file_id,
+        file_ids=file_ids,
         form=form,
-        layout=Layout.of(columns, plan.job.output.columns, plan.file(file.label).delimiter),
+        layout=Layout.of(columns, plan.job.output.columns, unit.files[0].delimiter),
         sort_column=columns.index(wanted) if wanted in columns else None,
         temporary=temporary,
-        scratch=scratch / f"sort-{file.file_id}.sqlite",
+        scratch=scratch / f"sort-{file_ids[0]}.sqlite",
+        shape=plan.shape(unit, run.missing_reason) if unit.is_joined else None,
+    )
+
+
+def completed_by(order: OutputOrder, family: Family) -> OutputOrder:
+    """Return the order for the whole output that a retry's rows complete."""
+    columns, wanted = family.plan.columns(family.unit), family.plan.job.merge.sort_by
+    return replace(
+        order,
+        layout=Layout.of(columns, family.plan.job.output.columns, family.unit.files[0].delimiter),
+        sort_column=columns.index(wanted) if wanted in columns else None,
         family=family,
     )
 
@@ -68,7 +82,9 @@ def write_output(order: OutputOrder, rows: RowReader) -> Written:
         if order.family is None:
             raise
         raise NotCompleted(str(error)) from None
-    return Written(digest.hexdigest(), size, content.rows)
+    side_by_side = order.shape if order.family is None else order.family.shape
+    failed = content.failed if side_by_side is not None else None
+    return Written(digest.hexdigest(), size, content.rows, failed)
 
 
 class _Content:
@@ -78,6 +94,8 @@ class _Content:
         self._order = order
         self._reader = rows
         self.rows = 0
+        # Counted where rows come with it: see Written.
+        self.failed = 0
 
     def blocks(self) -> Iterator[list[bytes]]:
         for block in self._batches() if self._order.sort_column is None else self._sorted():
@@ -85,13 +103,23 @@ class _Content:
             yield block
 
     def _batches(self) -> Iterator[list[bytes]]:
-        if self._order.family is not None:
-            lines = self._order.family.lines()
-            while block := [line.content for line in islice(lines, _SORTED_BLOCK)]:
-                yield block
+        lines = self._told()
+        if lines is None:
+            for batch in self._reader.batches(self._order.file_ids[0]):
+                yield split_lines(batch.lines, batch.lengths)
             return
-        for batch in self._reader.batches(self._order.file_id):
-            yield split_lines(batch.lines, batch.lengths)
+        while block := list(islice(lines, _SORTED_BLOCK)):
+            self.failed += sum(line.failed for line in block)
+            yield [line.content for line in block]
+
+    def _told(self) -> Iterator[Line] | None:
+        """Return the lines that have to be made of several files'; None where the store has them ready."""
+        order = self._order
+        if order.family is not None:
+            return order.family.lines()
+        if order.shape is not None:
+            return join(order.shape, [stored_lines(self._reader, one) for one in order.file_ids])
+        return None
 
     def _sorted(self) -> Iterator[list[bytes]]:
         order = self._order

@@ -10,9 +10,10 @@ from functools import cached_property
 
 from prism.annotation.prompt_file import PromptFile
 from prism.messages import Cursor, RunFile, RunRecord, RunState
-from prism.runs.columns import output_columns
+from prism.runs.columns import joined, output_columns
 from prism.runs.job import Job, parse_job
 from prism.runs.naming import output_name
+from prism_merger.joining import Shape
 from prism_merger.rendering import FileRenderer
 
 # A file name may have 255 bytes; room is left for `-2`, the ending and a temporary name.
@@ -29,6 +30,36 @@ def is_started(record: RunRecord) -> bool:
 def is_broken_off(record: RunRecord) -> bool:
     """Return whether the run ended before all its rows were fed."""
     return record.state in _BROKEN_OFF
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What becomes one output: a file, or the variants of one that several models did.
+
+    The marks of its outputs are in the first one's account.
+    """
+
+    label: str
+    files: tuple[RunFile, ...]
+
+    @property
+    def lead(self) -> str:
+        """The label of the file whose account has the marks."""
+        return self.files[0].label
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether several models' answers stand side by side."""
+        return bool(self.files[0].model)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models, in the columns' order; none for a file that is not parted."""
+        return tuple(one.model for one in self.files if one.model)
+
+    def alone(self) -> list["Unit"]:
+        """Return each of its files as an output of its own."""
+        return [Unit(one.label, (one.model_copy(update={"model": ""}),)) for one in self.files]
 
 
 @dataclass(frozen=True)
@@ -91,9 +122,27 @@ class RunPlan:
             if one.columns
         }
 
-    def columns(self, label: str) -> list[str]:
-        """Return the columns of a file's merged rows: the input's, the coded ones, ours."""
-        return output_columns(self.file(label).columns, self.coded)
+    @cached_property
+    def units(self) -> list["Unit"]:
+        """What is published, in the order of the files."""
+        found: dict[str, list[RunFile]] = {}
+        for one in self.record.files:
+            found.setdefault(one.input_label, []).append(one)
+        return [Unit(label, tuple(files)) for label, files in found.items()]
+
+    def unit(self, label: str) -> "Unit":
+        """Return the output that a file's rows go into; KeyError for no file of the run."""
+        return next(one for one in self.units if one.label == self.file(label).input_label)
+
+    def columns(self, unit: "Unit") -> list[str]:
+        """Return the columns of an output: the input's, the coded ones, ours."""
+        coded = joined(self.coded, unit.models) if unit.is_joined else self.coded
+        return output_columns(unit.files[0].columns, coded)
+
+    def shape(self, unit: "Unit", missing: str) -> Shape:
+        """Return how an output's lines are joined."""
+        file = unit.files[0]
+        return Shape(len(file.columns), len(self.coded), unit.models, file.delimiter, missing)
 
     def file(self, label: str) -> RunFile:
         """Return the file of that label; KeyError for another."""

@@ -5,12 +5,12 @@ nothing for whoever takes credit from it.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from prism.messages import FileProgress, MergeState, OutputFile, Progress
-from prism_merger.accounts import FileAccount, Outcome, RunAccount, Stage
+from prism.messages import FileProgress, MergeState, ModelProgress, OutputFile, Progress
+from prism_merger.accounts import FileAccount, ModelAccount, Outcome, OutputMark, RunAccount, Stage
 from prism_merger.labels import by_column
 from prism_merger.manifest import reports_of
 from prism_merger.places import Places
@@ -98,8 +98,9 @@ class ProgressMaker:
             rows_per_s=round(rate, 2),
             mean_rows_per_s=round(self._mean(run, rows), 2),
             eta_s=round(remaining / rate, 1) if rate > 0 else (None if remaining else 0.0),
-            outputs=published_files(run, self._places.of(plan.job)) if run.announced else [],
-            labels=by_column(run.labels, plan.coded),
+            outputs=_outputs(run, plan, self._places.of(plan.job)) if run.announced else [],
+            labels=labels_of(run, plan),
+            models={name: _model_progress(one) for name, one in run.by_model.items()},
             reports=reports_of(run, plan, self._places.of(plan.job)) if run.announced else None,
             merger=self._merger,
             updated_at=timestamp(self._wall_clock),
@@ -127,24 +128,63 @@ def merge_state(run: RunAccount) -> MergeState:
     return MergeState.PUBLISHED if run.outcome is Outcome.PUBLISHED else MergeState.WITHHELD
 
 
-def published_files(run: RunAccount, places: Places) -> list[OutputFile]:
-    """Return the files that stand, once the manifest says so too."""
+def published_files(
+    run: RunAccount, plan: RunPlan, places: Places
+) -> list[tuple[FileAccount, OutputMark, OutputFile]]:
+    """Return the files that stand, once the manifest says so too, each with its account and mark."""
     if run.outcome is not Outcome.PUBLISHED or run.stage in (Stage.MERGING, Stage.PUBLISHING):
         return []
     return [
-        OutputFile(
-            label=one.label,
-            format=form,
-            path="" if mark.uri else places.relative(places.output(mark.name)),
-            uri=mark.uri or places.output(mark.name).as_uri(),
-            rows=mark.rows,
-            bytes=mark.bytes,
-            sha256=mark.sha256,
+        (
+            one,
+            mark,
+            _output_file(
+                one.label if mark.failed is None else plan.file(one.label).input_label, form, mark, places
+            ),
         )
         for one in run.files.values()
         for form, mark in one.outputs.items()
         if mark.named
     ]
+
+
+def _output_file(label: str, form: str, mark: OutputMark, places: Places) -> OutputFile:
+    return OutputFile(
+        label=label,
+        format=form,
+        path="" if mark.uri else places.relative(places.output(mark.name)),
+        uri=mark.uri or places.output(mark.name).as_uri(),
+        rows=mark.rows,
+        bytes=mark.bytes,
+        sha256=mark.sha256,
+    )
+
+
+def _outputs(run: RunAccount, plan: RunPlan, places: Places) -> list[OutputFile]:
+    return [one for _, _, one in published_files(run, plan, places)]
+
+
+def labels_of(run: RunAccount, plan: RunPlan) -> dict[str, Mapping[str, int]]:
+    """Return how often each label was given, by the output's column."""
+    if not plan.job.model.fans_out:
+        return by_column(run.labels, plan.coded)
+    return {
+        f"{column}_{name}": counts
+        for name, one in run.by_model.items()
+        for column, counts in by_column(one.labels, plan.coded).items()
+    }
+
+
+def _model_progress(one: ModelAccount) -> ModelProgress:
+    return ModelProgress(
+        rows_ok=one.ok,
+        rows_failed=one.failed,
+        calls=one.calls,
+        prompt_tokens=one.prompt_tokens,
+        completion_tokens=one.completion_tokens,
+        model_seconds=round(one.model_seconds, 3),
+        digests=one.digests,
+    )
 
 
 def _file_progress(file: FileAccount) -> FileProgress:

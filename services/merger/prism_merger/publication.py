@@ -13,15 +13,16 @@ next free name and the manifest says why. Announcements are repeated when their 
 they carry the same `ce_id`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prism.messages import OutputPublished, RunState
 from prism.service import fault
 from prism.service.logs import get_logger
-from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount, Stage
+from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount, Stage, Written
 from prism_merger.desk import Steps
 from prism_merger.failed_rows import write_failed_rows
 from prism_merger.families import Family, family_of
@@ -29,12 +30,12 @@ from prism_merger.ledger import Ledger
 from prism_merger.manifest import write_failed_ranges, write_manifest
 from prism_merger.metrics import Metrics
 from prism_merger.outlet import Outlet
-from prism_merger.outputs import NotCompleted, output_order, write_output
+from prism_merger.outputs import NotCompleted, completed_by, output_order, write_output
 from prism_merger.parts import PartsOrder, PartsWritten, remove_parts, write_parts
 from prism_merger.places import Places
-from prism_merger.plans import RunPlan
+from prism_merger.plans import RunPlan, Unit
 from prism_merger.progress import published_files, seconds_of, timestamp
-from prism_merger.shelves import SchemeRefused, Shelf, Written, free_mark, has_bytes, shelf_of
+from prism_merger.shelves import SchemeRefused, Shelf, free_mark, has_bytes, shelf_of
 from prism_merger.store import RowReader, Store
 from prism_merger.verdict import Verdict
 from prism_merger.volume import NameTaken
@@ -118,10 +119,10 @@ class Publisher:
         for file in run.files.values():
             yield from self.parts(run, file, last=not file.missing)
         try:
-            for file in run.files.values() if run.outcome is Outcome.PUBLISHED else ():
-                for form in plan.job.output.formats if file.label in plan.renderers else ():
-                    if not file.published(form):
-                        yield from self._output(run, file, plan, form)
+            for work in self._works(run, plan) if run.outcome is Outcome.PUBLISHED else ():
+                for form in plan.job.output.formats:
+                    if not work.file.published(form):
+                        yield from self._output(work, form)
         except (Inconsistent, SchemeRefused) as error:
             log.error("output_withheld", run=run.run_id, error=error)
             run.outcome, run.detail = Outcome.WITHHELD, str(error)
@@ -129,54 +130,67 @@ class Publisher:
             yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
             yield lambda rows: write_failed_rows(run, plan, rows, self._places_of(run))
 
-    def _output(self, run: RunAccount, file: FileAccount, plan: RunPlan, form: str) -> Steps:
+    def _works(self, run: RunAccount, plan: RunPlan) -> Iterator["_Work"]:
+        """Yield what is to be published, file by file."""
         places = self._places_of(run)
-        shelf = shelf_of(places, plan.job.output.uri, self._schemes)
-        temporary = places.temporary_output(run.run_id, file.label, form)
+        for unit in plan.units:
+            if unit.lead not in plan.renderers or unit.lead not in run.files:
+                continue
+            family = family_of(self._ledger, places, run, unit)
+            # The rows that a retry did with one model and with another are not the same.
+            for one in unit.alone() if plan.record.parent and unit.is_joined and family is None else [unit]:
+                yield _Work(run, plan, one, run.files[one.lead], places, family)
+
+    def _output(self, work: "_Work", form: str) -> Steps:
+        """Publish one output, going on from its mark if it has one."""
+        shelf = shelf_of(work.places, work.plan.job.output.uri, self._schemes)
+        temporary = work.places.temporary_output(work.run.run_id, work.unit.label, form)
         refused: list[str] = []
-        where = f"{run.run_id}/{file.label}/{form}"
-        family = family_of(self._ledger, places, run, file)
-        mark = file.outputs.get(form)
-        if mark is not None:
+        if (mark := work.file.outputs.get(form)) is not None:
             found: _Found = yield shelf.job(partial(_look_again, shelf, temporary, mark))
             mark.named = found.named
             if found.written:
-                yield from self._name(run, shelf, temporary, mark, refused)
-            if mark.named:
-                temporary.unlink(missing_ok=True)
-                return
-        order = output_order(file, plan, form, temporary, self._store.path.parent, family)
-        try:
-            done: Written = yield partial(write_output, order)
-        except NotCompleted as error:
-            log.warning("output_not_completed", run=run.run_id, parent=plan.record.parent, error=error)
-            run.detail = (
-                f"the output of {plan.record.parent} could not be completed ({error}): its rows alone"
-            )
-            family, order = None, replace(order, family=None)
-            done = yield partial(write_output, order)
-        wanted = file.ok + file.failed if family is None else family.rows
-        if done.rows != wanted:
-            raise Inconsistent(f"{file.label}: {done.rows} rows written, {wanted} counted")
-        fault.point("merger.after_output_written", where)
-        while not file.published(form):
-            before = family.replaced(form) if family is not None else None
-            if before is not None and before.name not in refused:
-                mark = before.replaced_by(done.sha256, done.bytes, done.rows)
-            else:
-                stem = self._stem(plan, file, family)
-                mark = yield shelf.job(partial(free_mark, shelf, stem, form, done, tuple(refused)))
-            file.outputs[form] = mark
-            self._save(run)
-            fault.point("merger.after_publishing_mark", where)
-            yield from self._name(run, shelf, temporary, mark, refused)
+                yield from self._name(work.run, shelf, temporary, mark, refused)
+        if not work.file.published(form):
+            work, done = yield from self._written(work, form, temporary)
+            yield from self._named(work, form, shelf, temporary, done, refused)
+            fault.point("merger.after_rename", work.where(form))
         temporary.unlink(missing_ok=True)
-        fault.point("merger.after_rename", where)
 
-    def _stem(self, plan: RunPlan, file: FileAccount, family: Family | None) -> str:
-        """Return what an output is called: that of a retry like the run's whose rows it completes."""
-        owner = plan if family is None else self._ledger.plan(plan.record.parent)
-        return owner.output_stem(file.label)
+    def _written(
+        self, work: "_Work", form: str, temporary: Path
+    ) -> Generator[Any, Any, tuple["_Work", Written]]:
+        """Write an output under its temporary name; a retry's rows alone where they complete nothing."""
+        order = output_order(work.run, work.plan, work.unit, form, temporary, self._store.path.parent)
+        whole = order if work.family is None else completed_by(order, work.family)
+        try:
+            done: Written = yield partial(write_output, whole)
+        except NotCompleted as error:
+            parent = work.plan.record.parent
+            log.warning("output_not_completed", run=work.run.run_id, parent=parent, error=error)
+            work.run.detail = f"the output of {parent} could not be completed ({error}): its rows alone"
+            work = replace(work, family=None)
+            done = yield partial(write_output, order)
+        wanted = work.rows
+        if wanted is not None and done.rows != wanted:
+            raise Inconsistent(f"{work.unit.label}: {done.rows} rows written, {wanted} counted")
+        fault.point("merger.after_output_written", work.where(form))
+        return work, done
+
+    def _named(
+        self, work: "_Work", form: str, shelf: Shelf, temporary: Path, done: Written, refused: list[str]
+    ) -> Steps:
+        """Give a complete output a name, noted before it has it."""
+        while not work.file.published(form):
+            before = work.family.replaced(form) if work.family is not None else None
+            if before is not None and before.name not in refused:
+                mark = before.replaced_by(done)
+            else:
+                mark = yield shelf.job(partial(free_mark, shelf, work.stem, form, done, tuple(refused)))
+            work.file.outputs[form] = mark
+            self._save(work.run)
+            fault.point("merger.after_publishing_mark", work.where(form))
+            yield from self._name(work.run, shelf, temporary, mark, refused)
 
     def _name(
         self, run: RunAccount, shelf: Shelf, temporary: Path, mark: OutputMark, refused: list[str]
@@ -216,11 +230,11 @@ class Publisher:
         parent = self._ledger.find(plan.record.parent) if plan.record.parent else None
         if parent is None:
             return None
-        for label, file in run.files.items():
-            family = family_of(self._ledger, self._places_of(run), run, file)
-            for form, mark in file.outputs.items():
+        for unit in plan.units:
+            family = family_of(self._ledger, self._places_of(run), run, unit)
+            for form, mark in run.files[unit.lead].outputs.items():
                 if family is not None and family.is_whole(mark):
-                    parent.files[label].outputs[form] = mark
+                    parent.files[family.unit.lead].outputs[form] = mark
         places = self._places_of(parent)
         retries = self._retries(parent, run)
         write_manifest(parent, self._ledger.plan(parent.run_id), places, self._state(parent), retries)
@@ -257,9 +271,8 @@ class Publisher:
 
     def _events(self, run: RunAccount) -> Iterator[OutputPublished]:
         places = self._places_of(run)
-        for one in published_files(run, places):
-            file = run.files[one.label]
-            failed = one.rows - file.ok if one.rows <= file.ok + file.failed else file.rows_failed
+        for file, mark, one in published_files(run, self._ledger.plan(run.run_id), places):
+            failed = _failed_rows(file, mark)
             yield OutputPublished(
                 run_id=run.run_id,
                 label=one.label,
@@ -286,6 +299,43 @@ class Publisher:
     def _save(self, run: RunAccount) -> None:
         with self._store.transaction():
             self._store.save_run(run)
+
+
+def _failed_rows(file: FileAccount, mark: OutputMark) -> int:
+    """Return how many of an output's rows have no answer, or not every model's."""
+    if mark.failed is not None:
+        return mark.failed
+    return mark.rows - file.ok if mark.rows <= file.ok + file.failed else file.rows_failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One output that is to be published. `file`: the account with its marks; `family`: what it completes."""
+
+    run: RunAccount
+    plan: RunPlan
+    unit: Unit
+    file: FileAccount
+    places: Places
+    family: Family | None
+
+    def where(self, form: str) -> str:
+        """Return what a crash point calls it."""
+        return f"{self.run.run_id}/{self.unit.label}/{form}"
+
+    @property
+    def rows(self) -> int | None:
+        """Rows that it must have; None for what several models have of a run that was broken off."""
+        if self.family is not None:
+            return self.family.rows
+        return None if self.unit.is_joined and self.run.partial else self.file.ok + self.file.failed
+
+    @property
+    def stem(self) -> str:
+        """What it is called: of a retry like that of the run whose rows it completes."""
+        if self.family is not None:
+            return self.family.plan.output_stem(self.family.unit.label)
+        return self.plan.output_stem(self.unit.label)
 
 
 def parts_order(run: RunAccount, file: FileAccount, plan: RunPlan, last: bool) -> PartsOrder:

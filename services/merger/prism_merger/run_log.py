@@ -126,8 +126,8 @@ class RunLogs:
         record, job = plan.record, plan.job
         self._say(
             told, "INFO", "opened", run=run.run_id, project=job.project.name, version=job.project.version,
-            job=record.job_name, model=job.model.name or "the fleet's", batch_size=job.model.batch_size,
-            rows=record.rows,
+            job=record.job_name, model=", ".join(one or "the fleet's" for one in job.model.chosen),
+            batch_size=job.model.batch_size, rows=record.rows,
         )  # fmt: skip
         for one in record.files:
             self._say(told, "INFO", "file", label=one.label, name=one.filename, rows=one.rows)

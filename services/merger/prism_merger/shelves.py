@@ -10,11 +10,10 @@ looked at again: an object with the marked bytes is this run's own, whoever put 
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from prism_merger.accounts import OutputMark
+from prism_merger.accounts import OutputMark, Written
 from prism_merger.desk import Errand, Job
 from prism_merger.places import Places
 from prism_merger.store import RowReader
@@ -32,15 +31,6 @@ class StoreAway(OSError):
 
 class SchemeRefused(Exception):
     """A job's `output.directory` is a URI that the operator does not allow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A complete file under its temporary name."""
-
-    sha256: str
-    bytes: int
-    rows: int
 
 
 class Shelf(Protocol):
@@ -85,7 +75,9 @@ def free_mark(
     because = ""
     for number in range(1, _MOST_NAMES):
         name = f"{stem}.{ending}" if number == 1 else f"{stem}-{number}.{ending}"
-        mark = OutputMark(name, done.sha256, done.bytes, done.rows, because, shelf.address(name))
+        mark = OutputMark(
+            name, done.sha256, done.bytes, done.rows, because, shelf.address(name), failed=done.failed
+        )
         if name not in refused and (shelf.is_free(name) or shelf.holds(mark)):
             return mark
         because = f"{stem}.{ending} was there already and is not this run's"

@@ -238,7 +238,7 @@ def _shared(run: _Run, places: Places) -> dict[str, Any]:
     total = run.plan.record.rows
     rows = run.merged
     outputs = [one.path for one in run.progress.outputs] or [
-        places.relative(places.output(f"{run.plan.output_stem(label)}.csv")) for label in run.account.files
+        places.relative(places.output(f"{run.plan.output_stem(one.label)}.csv")) for one in run.plan.units
     ]
     return {
         "row_start": min(1, total),

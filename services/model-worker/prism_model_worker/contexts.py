@@ -1,4 +1,8 @@
-"""What a worker has to know of a run: its job, its prompt file, and which cells make a prompt row."""
+"""What a worker has to know of a run: its job, its prompt file, and which cells make a prompt row.
+
+A run with several models has a context for each: their servers, and what a server reloads a model for, are
+not the same.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,9 +10,13 @@ from functools import cached_property
 
 from prism.annotation import PromptFile, PromptRow
 from prism.messages import Batch, RunRecord
-from prism.runs.catalogue import ModelEntry, entry_of
-from prism.runs.job import Job, parse_job
-from prism_model_worker.endpoints import ServerGroup
+from prism.runs.catalogue import ModelEntry
+from prism.runs.job import Job, JobRefused, parse_job
+from prism.runs.models import entry_for, model_of
+from prism.service.logs import get_logger
+from prism_model_worker.endpoints import Endpoints, ServerGroup
+
+log = get_logger(__name__)
 
 MESSAGE_COLUMN = "Message"
 TITLE_COLUMN = "Title"
@@ -33,16 +41,20 @@ class RunContext:
 
     @classmethod
     def of(
-        cls, record: RunRecord, default_model: str, servers: Callable[[ModelEntry], ServerGroup]
+        cls,
+        record: RunRecord,
+        default_model: str,
+        servers: Callable[[ModelEntry], ServerGroup],
+        name: str | None = None,
     ) -> "RunContext":
-        """Return the context of a run.
+        """Return the context of a run and of one of its models; `name`: which of several.
 
         Raises CatalogueRefused, JobRefused or PromptRefused for what no ingestor accepts.
         """
         job = parse_job(record.job, record.job_name)
-        model = job.model.name or default_model
+        model = name or job.model.only or default_model
         prompt_file = PromptFile.parse(record.prompt)
-        return cls(record, job, prompt_file, model, servers(entry_of(record.model_entry, model)))
+        return cls(record, job, prompt_file, model, servers(entry_for(record, job, model)))
 
     @cached_property
     def num_ctx(self) -> int:
@@ -94,3 +106,68 @@ def _prompt_row(row_id: str, cells: Sequence[str], places: dict[str, int], image
         sentiment=cell(SENTIMENT_COLUMN) or None,
         image=image,
     )
+
+
+class RunContexts:
+    """The contexts of the runs that batches have come of. Of the owner thread; others may list them."""
+
+    def __init__(self, default_model: str, endpoints: Endpoints) -> None:
+        self._default_model = default_model
+        self._endpoints = endpoints
+        # Of each run, by model.
+        self._known: dict[str, dict[str, RunContext]] = {}
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._known
+
+    def all(self) -> list[RunContext]:
+        """Return every context."""
+        return [one for by_model in list(self._known.values()) for one in by_model.values()]
+
+    def of(self, record: RunRecord, batch: Batch) -> RunContext | None:
+        """Return the context of a batch's run and model; None if the run has no such file.
+
+        Raises what RunContext.of does.
+        """
+        file = record.file(batch.label)
+        if file is None:
+            return None
+        if record.run_id not in self._known:
+            self._known[record.run_id] = self._made(record)
+        by_model = self._known[record.run_id]
+        job = next(iter(by_model.values())).job
+        return by_model[model_of(job, file, batch.sequence) or self._default_model]
+
+    def _made(self, record: RunRecord) -> dict[str, RunContext]:
+        job = parse_job(record.job, record.job_name)
+        made = [
+            RunContext.of(record, self._default_model, self._endpoints.group, name)
+            for name in job.model.chosen
+        ]
+        for one in made:
+            self._endpoints.watch(one.servers, one.model)
+        return {one.model: one for one in made}
+
+    def take_in(self, record: RunRecord) -> None:
+        """Replace what is known of a run; forget one that is published."""
+        for one in self._known.get(record.run_id, {}).values():
+            one.record = record
+        if is_published(record):
+            self._known.pop(record.run_id, None)
+
+    def watch_models(self, record: RunRecord) -> None:
+        """Watch the models of a run that may bring batches: one that is there makes a worker ready."""
+        if record.state.ended or not record.prompt:
+            return
+        try:
+            job = parse_job(record.job)
+            for name in job.model.chosen:
+                model = name or self._default_model
+                self._endpoints.watch(self._endpoints.group(entry_for(record, job, model)), model)
+        except (JobRefused, ValueError) as error:
+            log.warning("job_not_read", run_id=record.run_id, error=error)
+
+
+def is_published(record: RunRecord) -> bool:
+    """Return whether nothing of a run is wanted any more."""
+    return record.state.value.startswith("completed")

@@ -149,11 +149,11 @@ class SharedAnswers:
 
 
 def _key(task: BatchTask, index: int) -> Key:
-    """Return what tells rows apart: the run, and what of the row the model is shown."""
+    """Return what tells rows apart: the run, the model, and what of the row it is shown."""
     (row,) = task.context.prompt_rows(task.batch, [index])
     digest = hashlib.blake2b(digest_size=_KEY_BYTES)
     photo = task.context.photo_cell(task.batch, index)
-    for part in (task.batch.run_id, photo, *_shown(row)):
+    for part in (task.batch.run_id, task.model, photo, *_shown(row)):
         # With its length, so that no two rows run together to the same bytes.
         text = b"" if part is None else part.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % (-1 if part is None else len(text)) + text)

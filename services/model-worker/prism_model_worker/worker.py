@@ -29,8 +29,8 @@ from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_SECONDS
-from prism.runs.catalogue import CatalogueRefused, ModelEntry, entry_of
-from prism.runs.job import JobRefused, parse_job
+from prism.runs.catalogue import CatalogueRefused, ModelEntry
+from prism.runs.job import JobRefused
 from prism.runs.table import RunsTable
 from prism.service import fault
 from prism.service.lifecycle import StopSignal
@@ -40,7 +40,7 @@ from prism_model_worker import metrics
 from prism_model_worker.answering import Answerer, Deadlines
 from prism_model_worker.callers import MOST_THREADS, Callers
 from prism_model_worker.careful import CarefulWork
-from prism_model_worker.contexts import RunContext
+from prism_model_worker.contexts import RunContext, RunContexts, is_published
 from prism_model_worker.endpoints import Connect, Endpoints
 from prism_model_worker.membership import Hooks, Membership
 from prism_model_worker.photos.album import Album
@@ -94,7 +94,6 @@ class Worker:
         self._most_calls = settings.concurrent_requests or MOST_THREADS
         self._source = f"/prism/model-worker/{settings.worker_id}"
         self._runs = RunsTable()
-        self._contexts: dict[str, RunContext] = {}
         self._table = TableReader(kafka, {self._topics.runs: self._on_run})
         self._admin = kafka.admin()
         self._producer_errors = ErrorWatch()
@@ -106,6 +105,7 @@ class Worker:
         self._endpoints = Endpoints(
             connect, clock, self._tasks.wake, settings.health_timeout_s, settings.concurrent_requests
         )
+        self._contexts = RunContexts(settings.ollama_model, self._endpoints)
         limits = photo_limits(settings)
         self._studio = Studio(limits)
         album = Album(self._studio, settings.photo_dir or settings.data_dir, limits)
@@ -159,7 +159,7 @@ class Worker:
         while not self._table.caught_up:
             self._table.poll(1.0)
         for run in self._runs.runs.values():
-            self._watch_model_of(run)
+            self._contexts.watch_models(run)
         self._membership.join()
         if self._requests is not None:
             self._requests.start()
@@ -174,9 +174,7 @@ class Worker:
         """Return the context length of requests: that of the model's runs, for a change reloads it."""
         model = self._settings.ollama_model
         used = [
-            one.num_ctx
-            for one in list(self._contexts.values())
-            if one.model == model and not one.record.state.ended
+            one.num_ctx for one in self._contexts.all() if one.model == model and not one.record.state.ended
         ]
         return max([REQUEST_CONTEXT, *used])
 
@@ -233,14 +231,14 @@ class Worker:
             return  # a former owner finished it
         try:
             batch = Batch.parse(record.value)
-            context = self._context(batch.run_id)
+            context = self._context(batch)
         except (BadMessage, CatalogueRefused, JobRefused, PromptRefused) as error:
             self._bury(record, held.epoch, MessageReason.NOT_PARSED, str(error))
             return
-        if context is None or context.record.file(batch.label) is None:
+        if context is None:
             detail = f"no run {batch.run_id} with a file {batch.label}"
             self._bury(record, held.epoch, MessageReason.UNKNOWN_RUN, detail)
-        elif _published(context.record):
+        elif is_published(context.record):
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)
         else:
             task = BatchTask.of(batch, context, record.partition, record.offset, held.epoch)
@@ -251,11 +249,12 @@ class Worker:
         done = partial(self._membership.holdings.finish, record.partition, epoch, record.offset)
         self._dead_letters.send(record, reason, detail, done)
 
-    def _context(self, run_id: str) -> RunContext | None:
-        """Return what is known of a run, reading `prism.runs` to its end once if it is new.
+    def _context(self, batch: Batch) -> RunContext | None:
+        """Return what is known of a batch's run, reading `prism.runs` to its end once if it is new.
 
         Its record was acknowledged before its first batch was fed, so it is there, or was deleted.
         """
+        run_id = batch.run_id
         known = self._runs.runs.get(run_id)
         if known is None or known.state is RunState.ACCEPTED:
             patiently(self._table.expect_end)
@@ -264,12 +263,11 @@ class Worker:
         record = self._runs.runs.get(run_id)
         if record is None:
             return None
-        if run_id not in self._contexts:
-            context = RunContext.of(record, self._settings.ollama_model, self._endpoints.group)
-            self._endpoints.watch(context.servers, context.model)
-            self._contexts[run_id] = context
+        is_new = run_id not in self._contexts
+        context = self._contexts.of(record, batch)
+        if is_new and run_id in self._contexts:
             self.status.begin(run_id)
-        return self._contexts[run_id]
+        return context
 
     def _on_run(self, record: Record) -> None:
         try:
@@ -278,23 +276,11 @@ class Worker:
             log.warning("run_not_read", key=record.key, error=error)
             return
         if isinstance(run, RunRecord) and self._table.caught_up:
-            self._watch_model_of(run)
+            self._contexts.watch_models(run)
         if isinstance(run, RunRecord) and run.run_id in self._contexts:
-            self._contexts[run.run_id].record = run
+            self._contexts.take_in(run)
             if run.state.ended:
                 self._tasks.wake()
-                if _published(run):
-                    del self._contexts[run.run_id]
-
-    def _watch_model_of(self, run: RunRecord) -> None:
-        """Watch the model of a run that may bring batches: one that is there makes this worker ready."""
-        if run.state.ended or not run.prompt:
-            return
-        try:
-            model = parse_job(run.job).model.name or self._settings.ollama_model
-            self._endpoints.watch(self._endpoints.group(entry_of(run.model_entry, model)), model)
-        except (JobRefused, ValueError) as error:
-            log.warning("job_not_read", run_id=run.run_id, error=error)
 
     # Calls
 
@@ -544,9 +530,9 @@ class Worker:
 
     def _waiting_runs(self) -> dict[str, str]:
         """Return the runs in hand of which something gets no answer anywhere, and why."""
-        contexts = {task.batch.run_id: task.context for task in self._open.values()}
-        reasons = {run_id: one.servers.closed_reason(one.model) for run_id, one in contexts.items()}
-        waiting = {run_id: reason for run_id, reason in reasons.items() if reason is not None}
+        contexts = {(task.batch.run_id, task.model): task.context for task in self._open.values()}
+        reasons = {key: one.servers.closed_reason(one.model) for key, one in contexts.items()}
+        waiting = {run_id: reason for (run_id, _), reason in reasons.items() if reason is not None}
         refused = (task.batch.run_id for task in self._open.values() if task.refusals >= MANY_REFUSALS)
         return dict.fromkeys(refused, "the model server refuses a call again and again") | waiting
 
@@ -577,10 +563,6 @@ class Worker:
         self._endpoints.close()
         self._studio.close()
         self._table.close()
-
-
-def _published(record: RunRecord) -> bool:
-    return record.state.value.startswith("completed")
 
 
 def _measure(task: BatchTask) -> None:

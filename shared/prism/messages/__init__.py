@@ -8,7 +8,7 @@ from prism.messages.base import SCHEMA_VERSION, BadMessage, Message
 from prism.messages.batch import Batch, BatchRow, Result, ResultRow, Usage, batch_id
 from prism.messages.fleet import Command, CommandName, Heartbeat, OutputPublished, RunShare, WorkerState
 from prism.messages.intake import Reference, RequestedFile, RunRequest
-from prism.messages.progress import FileProgress, MergeState, OutputFile, Progress
+from prism.messages.progress import FileProgress, MergeState, ModelProgress, OutputFile, Progress
 from prism.messages.reasons import FileReason, MessageReason, RowReason
 from prism.messages.run import (
     Cursor,
@@ -54,6 +54,7 @@ __all__ = [
     "Message",
     "MessageReason",
     "MessageSource",
+    "ModelProgress",
     "OutputFile",
     "OutputPublished",
     "Progress",

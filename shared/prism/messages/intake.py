@@ -63,5 +63,6 @@ class RunRequest(Message):
     job: dict[str, Any]
     prompt: dict[str, Any]
     model_entry: dict[str, Any] = {}
+    model_entries: dict[str, dict[str, Any]] = Field({}, description="of several models, by name")
     files: list[RequestedFile] = Field(min_length=1, max_length=MAX_FILES)
     parent: str = Field("", description="the run whose failed rows these are")

@@ -39,6 +39,18 @@ class FileProgress(Part):
     rows_failed: int = 0
 
 
+class ModelProgress(Part):
+    """What one of several models has done of a run."""
+
+    rows_ok: int = 0
+    rows_failed: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model_seconds: float = 0.0
+    digests: list[str] = Field([], description="more than one: the model changed in the middle")
+
+
 class Progress(Message):
     """One run's merged counts."""
 
@@ -60,7 +72,10 @@ class Progress(Message):
     completion_tokens: int = 0
     model_seconds: float = 0.0
     reused_rows: int = Field(0, description="rows answered as others that say the same, without a call")
-    model_digests: list[str] = Field([], description="more than one: the model changed in the middle")
+    model_digests: list[str] = Field(
+        [], description="of several models all; of one more than one: it changed in the middle"
+    )
+    models: dict[str, ModelProgress] = Field({}, description="by name, of a run with several models")
     rows_per_s: float = Field(0.0, description="over the last seconds")
     mean_rows_per_s: float = 0.0
     eta_s: float | None = None

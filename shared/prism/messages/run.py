@@ -63,6 +63,8 @@ class RunFile(Part):
     """One input file of a run. What pass 1 finds out is empty until then."""
 
     label: str
+    origin: str = Field("", description="the input file of which this is what one of several models does")
+    model: str = Field("", description="that model; none: the run's own, or its models in turn")
     filename: str = ""
     source: Source
     sha256: str | None = Field(None, description="of the bytes as they came")
@@ -75,6 +77,11 @@ class RunFile(Part):
     )
     rows: int = Field(0, description="rows in; each ends as ok or failed")
     batches: int = Field(0, description="sequences 0 … batches-1 are all there is")
+
+    @property
+    def input_label(self) -> str:
+        """The label of the input file."""
+        return self.origin or self.label
 
 
 class RunRecord(Message):
@@ -93,6 +100,7 @@ class RunRecord(Message):
     job: dict[str, Any] = {}
     prompt: dict[str, Any] = {}
     model_entry: dict[str, Any] = Field({}, description="the job's model in `models.json`, as it was then")
+    model_entries: dict[str, dict[str, Any]] = Field({}, description="of several models, by name")
     files: list[RunFile] = []
     parent: str = Field("", description="the run whose failed rows this one does again")
     merge_asked: bool = Field(False, description="publish although the job says `auto_merge: false`")

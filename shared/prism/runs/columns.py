@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 META_COLUMNS = ("Model_Name", "Batch_Size", "Run_ID", "Error")
 VALIDATED_PREFIX = "Validated_"
+# What a row's failure with one of several models is called.
+ERROR_PREFIX = "Error_"
 
 
 def output_columns(input_columns: Sequence[str], coded: Sequence[str]) -> list[str]:
@@ -18,6 +20,14 @@ def output_columns(input_columns: Sequence[str], coded: Sequence[str]) -> list[s
     for name in META_COLUMNS:
         columns.append(_free(name, columns))
     return columns
+
+
+def joined(coded: Sequence[str], models: Sequence[str]) -> list[str]:
+    """Return the columns in which several models' answers stand side by side, and which of them failed."""
+    return [
+        *(f"{name}_{model}" for name in coded for model in models),
+        *(f"{ERROR_PREFIX}{model}" for model in models),
+    ]
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -104,6 +104,18 @@ class Model(_Section):
         description="as its server knows it; unset: the fleet's own model (`OLLAMA_MODEL`)",
         examples=["llama3.2"],
     )
+    names: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        [],
+        max_length=8,
+        description='several models instead of one `name`, such as `["llama3.2", "qwen2.5"]`; see `mode`',
+    )
+    mode: Literal["fanout", "split"] = Field(
+        "fanout",
+        description=(
+            "what several models do. `fanout`: each does every row, and the output has their columns side by "
+            "side; `split`: each does its share, the batches in turn"
+        ),
+    )
     batch_size: int = Field(
         10, ge=1, le=200, description="rows per model call: few are more accurate, many are faster"
     )
@@ -117,6 +129,35 @@ class Model(_Section):
         description="seconds before the second try of a row; doubles with each further one, with jitter",
         examples=[5],
     )
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "Model":
+        if self.name and self.names:
+            raise ValueError("name and names: give one of the two")
+        twice = next((one for one in self.names if self.names.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names: {twice!r} stands there twice")
+        return self
+
+    @property
+    def chosen(self) -> tuple[str | None, ...]:
+        """The models that are asked, one at least; None is the fleet's own."""
+        return tuple(self.names) or (self.name,)
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one model is asked."""
+        return len(self.names) > 1
+
+    @property
+    def only(self) -> str | None:
+        """The model of a run that has one, None for the fleet's own; of several the first."""
+        return self.chosen[0]
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether each of several models does every row."""
+        return self.several and self.mode == "fanout"
 
 
 class InputFile(_Section):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism.messages import RunFile, RunRecord
+from prism.runs.models import inputs
 
 # What may change from one start to the next: it decides how a run is worked on, not what comes out.
 _INDIFFERENT = {
@@ -14,8 +15,6 @@ _INDIFFERENT = {
     "error_handling.prompt_on_failure",
     "monitoring.dashboard_refresh",
 }
-# A file given by name alone is known by its bytes only once pass 1 has read it.
-_UNKNOWN = None
 
 
 def difference(
@@ -30,10 +29,12 @@ def difference(
         return f"the job differs at {key}"
     if known.prompt and prompt and (key := _first_difference(known.prompt, prompt)) is not None:
         return f"the prompt file differs at {key}"
-    if [one.label for one in known.files] != [one.label for one in files]:
-        return f"its files are {', '.join(one.label for one in known.files)}"
-    for mine, theirs in zip(known.files, files, strict=True):
-        if _UNKNOWN not in (mine.sha256, theirs.sha256) and mine.sha256 != theirs.sha256:
+    given = inputs(known)
+    if [one.label for one in given] != [one.label for one in files]:
+        return f"its files are {', '.join(one.label for one in given)}"
+    for mine, theirs in zip(given, files, strict=True):
+        # A file given by name alone is known by its bytes only once pass 1 has read it.
+        if None not in (mine.sha256, theirs.sha256) and mine.sha256 != theirs.sha256:
             return f"the file {theirs.filename or theirs.label} has other bytes"
         if mine.ranges != theirs.ranges:
             return f"other rows of {theirs.filename or theirs.label} are taken"

@@ -219,7 +219,7 @@ def test_a_run_stands_still_where_its_server_counts_no_tokens_and_says_why(tmp_p
     job = {"budget": {"tokens": "1000"}}
     meter = Meter.of(RunRecord(run_id="r", epoch=1, state=RunState.RUNNING, job=job))
     file = file_feed(tmp_path / "t.csv", rows=40, batches=20)
-    feed = RunFeed("r", 5, 0, [file], meter)
+    feed = RunFeed("r", 5, 0, [file], meter=meter)
     while feed.within_budget:
         _, cut = file.next_batch()
         file.tracker.fed(cut.start, cut.end, 0)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.tables import render_line
-from prism_merger.completion import Line, Mismatch, Parts, completed
+from prism_merger.completion import Mismatch, Parts, completed
+from prism_merger.joining import Line
 
 # For each row, how many retries it takes to succeed; 9: it never does.
 ROWS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 9]), max_size=40)

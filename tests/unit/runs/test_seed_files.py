@@ -39,7 +39,14 @@ def test_every_key_of_the_local_job_has_its_value() -> None:
             "version": "v1",
             "description": "Classify customer feedback by topic and sentiment",
         },
-        "model": {"name": "llama3.2", "batch_size": 10, "retries": 3, "delay": 5.0},
+        "model": {
+            "name": "llama3.2",
+            "names": [],
+            "mode": "fanout",
+            "batch_size": 10,
+            "retries": 3,
+            "delay": 5.0,
+        },
         "input_queue": [
             {"path": "data/feedback_q1.csv", "label": "q1_feedback"},
             {"path": "data/feedback_q2.csv", "label": "q2_feedback"},

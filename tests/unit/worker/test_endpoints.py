@@ -14,7 +14,7 @@ from prism.runs.catalogue import ModelEntry, entry_of
 from prism_model_worker import server_watch
 from prism_model_worker.__main__ import connector
 from prism_model_worker.concurrency import STARVED_S
-from prism_model_worker.contexts import RunContext
+from prism_model_worker.contexts import RunContext, RunContexts
 from prism_model_worker.endpoints import Endpoints
 from prism_model_worker.holdings import Holdings
 from prism_model_worker.settings import WorkerSettings
@@ -90,7 +90,7 @@ def owner(endpoints: Endpoints, *runs: RunRecord) -> tuple[Worker, DeadLetters]:
         "_settings": SimpleNamespace(ollama_model=MODEL),
         "_dead_letters": buried,
         "_endpoints": endpoints,
-        "_contexts": {},
+        "_contexts": RunContexts(MODEL, endpoints),
         "_open": {},
         "_backlog": deque(),
         "status": Status("w", "s", MODEL, "", Clock()),
@@ -111,7 +111,7 @@ def test_no_runs_entry_ends_the_owner_thread(endpoints: Endpoints) -> None:
     unreadable = run("unreadable", price={"prompt": "free", "completion": 0})
     worker, buried = owner(endpoints, *runs, unreadable, run("good"))
     for offset, one in enumerate((*runs, unreadable, run("good"))):
-        worker._watch_model_of(one)
+        worker._contexts.watch_models(one)
         worker._take(record(one.run_id, offset))
     taken = [task.batch.run_id for task in worker._backlog]
     assert taken == [*(one.run_id for one in runs), "good"]
