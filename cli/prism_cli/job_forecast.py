@@ -25,7 +25,7 @@ from prism_cli.console import count, output, printable, say, write_json
 from prism_cli.dry_run import SAMPLE, Plan, Tell, predict, service_settings, telling
 from prism_cli.exits import DONE
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
-from prism_cli.model_choice import EMBEDDED_MODEL, base_url
+from prism_cli.model_choice import base_url
 from prism_cli.models import Known
 from prism_cli.prediction import Prediction, screen, warnings
 from prism_embedded.model_server import EmbeddedModelServer
@@ -93,10 +93,10 @@ def _place(
         return
     plan, spec = own_fleet.plan_for(spec, options, environ)
     name = spec.job.model.only or plan.choice.model
-    if not plan.choice.embedded:
+    if plan.notice is None:
         yield Place(str(plan.choice.url), name, plan.workers), spec
         return
-    notice(f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})")
+    notice(plan.notice)
     with EmbeddedModelServer() as server:
         yield Place(server.url, name, plan.workers), spec
 
@@ -127,6 +127,9 @@ def _tell(spec: JobSpec, place: Place, found: list[Prediction], options: Namespa
         _show(spec, place, run_id, found)
     for line in dict.fromkeys(line for one in found for line in warnings(one)):
         say(f"prism: {line}")
+    models = spec.job.model
+    if models.several and not models.fans_out:
+        say(f"prism: the batches go to {len(models.names)} models in turn; this is what {models.only} takes")
 
 
 def _as_json(spec: JobSpec, place: Place, run_id: str, found: list[Prediction]) -> dict[str, Any]:
@@ -134,11 +137,18 @@ def _as_json(spec: JobSpec, place: Place, run_id: str, found: list[Prediction]) 
         "dry_run": True,
         "run_id": run_id,
         "model": place.model,
+        "models": spec.job.model.names,
         "workers": place.workers,
-        "rows": sum(one.survey.rows for one in found),
+        "rows": _rows(spec, found),
         "outputs": _outputs(spec, run_id),
         "files": [one.as_json() for one in found],
     }
+
+
+def _rows(spec: JobSpec, found: list[Prediction]) -> int:
+    """Return the rows of the files; several models that do every row are foretold one by one."""
+    models = spec.job.model
+    return sum(one.survey.rows for one in found) // (len(models.names) if models.fans_out else 1)
 
 
 def _outputs(spec: JobSpec, run_id: str) -> list[str]:
@@ -154,13 +164,20 @@ def _outputs(spec: JobSpec, run_id: str) -> list[str]:
     ]
 
 
+def _by_models(spec: JobSpec) -> str:
+    models = spec.job.model
+    return f", by {len(models.names)} models" if models.fans_out else ""
+
+
 def _show(spec: JobSpec, place: Place, run_id: str, found: list[Prediction]) -> None:
     out = output()
-    rows = sum(one.survey.rows for one in found)
+    rows = _rows(spec, found)
     lines = Text(overflow="fold")
     facts = [("run", run_id), ("workers", str(place.workers))]
+    if len(spec.files) > 1:
+        facts.append(("files", count(len(spec.files))))
     if len(found) > 1:
-        facts.append(("rows", f"{count(rows)} in {count(len(found))} files"))
+        facts.append(("rows", f"{count(rows)}{_by_models(spec)}"))
     facts += [("output", one) for one in _outputs(spec, run_id)]
     for name, fact in facts:
         lines.append(f"{name:<9}", style="bold")

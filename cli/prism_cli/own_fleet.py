@@ -35,7 +35,7 @@ LOG = "fleet.log"
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What a fleet of one's own is to be."""
+    """What a fleet of one's own is to be. `elsewhere`: the job's models have addresses of their own."""
 
     data_dir: Path
     jobs_dir: Path
@@ -44,6 +44,16 @@ class FleetPlan:
     choice: ModelChoice
     concurrency: int | None
     worker_retries: int
+    elsewhere: bool
+
+    @property
+    def notice(self) -> str | None:
+        """What to say where the answers will not be a language model's."""
+        if self.elsewhere or not self.choice.embedded:
+            return None
+        return (
+            f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({self.choice.why})"
+        )
 
     def command(self) -> list[str]:
         """Return the command that is the fleet."""
@@ -67,8 +77,8 @@ def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> t
 
     Raises CommandFailed (5) when its model is nowhere.
     """
-    choice = model_of(spec, options, environ)
-    if choice.embedded and _at_default_server(spec):
+    choice, elsewhere = model_of(spec, options, environ), not _at_default_server(spec)
+    if choice.embedded and not elsewhere:
         spec = spec.with_model(EMBEDDED_MODEL)
     parallel = spec.job.parallelization
     return FleetPlan(
@@ -79,6 +89,7 @@ def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> t
         choice=choice,
         concurrency=options.concurrency or (None if parallel.enabled else 1),
         worker_retries=spec.job.error_handling.max_worker_retries,
+        elsewhere=elsewhere,
     ), spec
 
 
@@ -138,10 +149,8 @@ def bring_up(plan: FleetPlan, options: Namespace, environ: Mapping[str, str]) ->
     """
     workers = f"{count(plan.workers)} worker{'' if plan.workers == 1 else 's'}"
     say(f"starting a fleet of {workers} in {printable(str(plan.data_dir))}{download_notice()} …")
-    if plan.choice.embedded:
-        say(
-            f"the model is {EMBEDDED_MODEL}: it answers by rules, it is no language model ({plan.choice.why})"
-        )
+    if plan.notice is not None:
+        say(plan.notice)
         say(f"for a real one: {switch_hint()}")
     log = plan.data_dir / "logs" / "services" / LOG
     process = _spawn(plan, environ, log)

@@ -168,12 +168,15 @@ def _file(
 ) -> dict[str, Any]:
     outputs = [_output(form, mark, places) for form, mark in file.outputs.items() if mark.named]
     first: dict[str, Any] = outputs[0] if outputs else {}
+    # What several models did is one output; its marks are with the first.
+    of_all = run.files[plan.unit(file.label).lead].outputs
+    stands = any(one.named for one in [*of_all.values(), *file.outputs.values()])
     return {
         "label": file.label,
         **({"input": source.origin, "model": source.model} if source.model else {}),
         "input_file": source.filename,
         "input_sha256": source.sha256,
-        "status": ("published_partial" if run.partial else "published") if outputs else "not_published",
+        "status": ("published_partial" if run.partial else "published") if stands else "not_published",
         "rows_in": source.rows,
         "row_ranges": [{"start": first, "end": last} for first, last in source.ranges] or None,
         "rows_ok": file.ok,

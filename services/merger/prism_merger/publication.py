@@ -168,6 +168,8 @@ class Publisher:
         except NotCompleted as error:
             parent = work.plan.record.parent
             log.warning("output_not_completed", run=work.run.run_id, parent=parent, error=error)
+            if work.unit.is_joined:  # the rows of one model's retry are not those of another's
+                raise Inconsistent(f"the output of {parent} could not be completed: {error}") from None
             work.run.detail = f"the output of {parent} could not be completed ({error}): its rows alone"
             work = replace(work, family=None)
             done = yield partial(write_output, order)

@@ -11,6 +11,7 @@ from prism.messages import (
     FileProgress,
     FileReason,
     MergeState,
+    ModelProgress,
     Progress,
     RunFile,
     RunRecord,
@@ -309,6 +310,20 @@ def test_a_model_that_changes_in_the_middle_fails_its_run(office: Office) -> Non
     office.producer.flush()
     record = office.producer.table().runs["r"]
     assert (record.state, record.reason) == (RunState.FAILED, "model_changed")
+
+
+def test_of_several_models_each_has_a_digest_of_its_own(office: Office) -> None:
+    office.run()
+    digests = ["sha256:a", "sha256:b"]
+    shares = {"x": ModelProgress(digests=digests[:1]), "y": ModelProgress(digests=digests[1:])}
+    office.states.progressed(Progress(run_id="r", model_digests=digests, models=shares))
+    assert office.state() is RunState.RUNNING
+    shares["y"] = ModelProgress(digests=["sha256:b", "sha256:c"])
+    office.states.progressed(Progress(run_id="r", model_digests=[*digests, "sha256:c"], models=shares))
+    office.producer.flush()
+    record = office.producer.table().runs["r"]
+    assert (record.state, record.reason) == (RunState.FAILED, "model_changed")
+    assert "sha256:b, sha256:c" in (record.detail or "")
 
 
 def test_a_run_whose_budget_is_reached_is_fed_no_more_and_says_so(office: Office) -> None:

@@ -1,0 +1,305 @@
+"""A run whose every row is done by several models: one output, their answers side by side."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism.messages import Cursor, CutPosition, FileCursor, Result, ResultRow, RunFile, RunRecord, RunState
+from prism.service import fault
+from prism.tables import render_line
+from prism_merger.accounts import Outcome, Stage
+from prism_merger.joining import Line, Shape, join
+from tests.unit.merger.test_publication import POINTS, Killed
+from tests.unit.merger.world import COLUMNS, KeptOutlet, World, result, run_record, shuffled
+
+MODELS = ("alpha", "beta:7b")
+JOB: dict[str, Any] = {
+    "model": {"names": list(MODELS), "batch_size": "10"},
+    "output": {"formats": ["csv", "jsonl"], "checkpoints": {"interval": "7"}},
+}
+ROWS = 25
+# As world's results have it: every seventh row fails with the first model; another one with the second.
+FIRST_FAILED, SECOND_FAILED = [6, 13, 20], [3]
+ENDED = RunState.COMPLETED_WITH_FAILURES
+
+
+def variant(file: RunFile, number: int) -> RunFile:
+    update = {"label": f"{file.label}.m{number + 1}", "origin": file.label, "model": MODELS[number]}
+    return file.model_copy(update=update)
+
+
+def duo(job: dict[str, Any] | None = None, state: RunState = RunState.RUNNING) -> RunRecord:
+    record = run_record(rows=ROWS, labels=("march", "april"), job=job or JOB, state=state)
+    files = [variant(file, number) for file in record.files for number in (0, 1)]
+    return record.model_copy(update={"files": files})
+
+
+def answered(one: Result, file: RunFile) -> Result:
+    """Return a result as the file's model gives it."""
+    if file.model == MODELS[0]:
+        return one.model_copy(update={"model": file.model, "model_digest": "d1"})
+    rows = [
+        ResultRow(row_id=row.row_id, cells=row.cells, reason="refused")
+        if number in SECOND_FAILED
+        else ResultRow(row_id=row.row_id, cells=row.cells, values=["Other", f"low {number}"])
+        for number, row in enumerate(one.rows, one.first_row)
+    ]
+    return one.model_copy(update={"model": file.model, "rows": rows, "model_digest": "d2"})
+
+
+def results_of(record: RunRecord) -> list[Result]:
+    """Return every result of a run; the cells of a file's rows are the same, whichever model did them."""
+    found = []
+    for file in record.files:
+        for sequence in range(file.batches):
+            plain = record.model_copy(update={"files": [file.model_copy(update={"label": file.origin})]})
+            one = result(plain, sequence, label=file.origin)
+            found.append(answered(one, file).model_copy(update={"label": file.label}))
+    return found
+
+
+def published(folder: Path, record: RunRecord | None = None, seed: int = 1) -> World:
+    record = record or duo()
+    world = World(folder, [record])
+    world.merge(shuffled(results_of(record), seed))
+    world.finish()
+    return world
+
+
+def rows_of(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+
+
+def manifest(world: World, run_id: str = "r1") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(world.places.manifest(run_id).read_text())
+    return found
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+def test_answers_stand_side_by_side_in_the_inputs_order(tmp_path: Path) -> None:
+    world = published(tmp_path)
+    rows = rows_of(world.files()["r1_march.csv"])
+    coded = ["Topic_alpha", "Topic_beta:7b", "Urgency_alpha", "Urgency_beta:7b"]
+    errors = ["Error_alpha", "Error_beta:7b"]
+    assert list(rows[0]) == [*COLUMNS, *coded, *errors, "Model_Name", "Batch_Size", "Run_ID", "Error"]
+    assert [row["RowID"] for row in rows] == [f"{number + 1:03}" for number in range(ROWS)]
+    for number, row in enumerate(rows):
+        first, second = number in FIRST_FAILED, number in SECOND_FAILED
+        assert row["Error_alpha"] == ("schema_violation" if first else "")
+        assert row["Error_beta:7b"] == ("refused" if second else "")
+        assert row["Error"] == (row["Error_alpha"] or row["Error_beta:7b"])
+        assert row["Urgency_alpha"] == ("" if first else "low")
+        assert row["Urgency_beta:7b"] == ("" if second else f"low {number}")
+        # The model's cells are harmless in a spreadsheet, and once.
+        assert row["Topic_alpha"] in ("", "Other", "'=Billing")
+        assert row["Message"] == f'text "{number}", with\nnewline ü'
+    assert {row["Model_Name"] for row in rows} == {"alpha, beta:7b"}
+    told = world.outlet.announced
+    assert {(one.label, one.format) for one in told} == {
+        (label, form) for label in ("march", "april") for form in ("csv", "jsonl")
+    }
+    assert {(one.rows, one.rows_ok, one.rows_failed) for one in told} == {(ROWS, ROWS - 4, 4)}
+
+
+def test_every_answer_is_counted_for_its_model(tmp_path: Path) -> None:
+    world = published(tmp_path)
+    found = manifest(world)
+    assert found["rows"] == {"in": 4 * ROWS, "ok": 4 * ROWS - 8, "failed": 8}
+    by_model = found["by_model"]
+    assert by_model["alpha"]["rows"] == {"ok": 2 * ROWS - 6, "failed": 6}
+    assert by_model["beta:7b"]["rows"] == {"ok": 2 * ROWS - 2, "failed": 2}
+    assert [by_model[name]["calls"] for name in MODELS] == [6, 6]
+    assert [by_model[name]["digests"] for name in MODELS] == [["d1"], ["d2"]]
+    assert {one["status"] for one in found["files"]} == {"published"}
+    told = world.outlet.told[-1]
+    assert (told.models["alpha"].rows_failed, told.models["alpha"].prompt_tokens) == (6, 600)
+    assert told.labels["Topic_beta:7b"] == {"Other": 2 * ROWS - 2}
+    assert "Other" in told.labels["Topic_alpha"]
+    assert [one.path for one in told.outputs] == [
+        "output/r1_march.csv", "output/r1_march.jsonl", "output/r1_april.csv", "output/r1_april.jsonl",
+    ]  # fmt: skip
+
+
+@pytest.mark.promise(3)
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_step_the_next_life_ends_with_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    calm = published(tmp_path / "calm", seed=2)
+    world = World(tmp_path / "killed", [duo()])
+    world.merge(shuffled(results_of(duo()), 3))
+
+    def passing(name: str, _: str = "") -> None:
+        if name == point:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fault, "point", passing)
+        with pytest.raises(Killed):
+            world.finish()
+    world.close()
+    world = World(tmp_path / "killed", [duo()], KeptOutlet())
+    world.finish()
+    assert world.run().stage is Stage.TOLD
+    assert world.files() == calm.files()
+    assert manifest(world) == manifest(calm)
+
+
+def test_chosen_columns_and_the_order_are_those_of_the_output(tmp_path: Path) -> None:
+    output = {"columns": ["Topic_beta:7b", "RowID", "Error"]}
+    job = {**JOB, "output": output, "merge": {"sort_by": "Urgency_beta:7b"}}
+    world = published(tmp_path, duo(job))
+    rows = rows_of(world.files()["r1_march.csv"])
+    assert list(rows[0]) == output["columns"]
+    assert len(rows) == ROWS
+    order = [int(row["RowID"]) - 1 for row in rows if int(row["RowID"]) - 1 not in SECOND_FAILED]
+    assert [f"low {number}" for number in order] == sorted(f"low {number}" for number in order)
+
+
+@pytest.mark.promise(1)
+def test_a_run_that_was_broken_off_has_the_rows_that_any_model_has(tmp_path: Path) -> None:
+    job = {**JOB, "merge": {"condition": "always"}}
+    record = duo(job)
+    world = World(tmp_path, [record])
+    kept = [
+        one
+        for one in results_of(record)
+        if one.label == "march.m1" or (one.label, one.sequence) == ("march.m2", 1)
+    ]
+    world.merge(kept)
+    fed = {"march.m1": 3, "march.m2": 2}
+    cursors = {label: FileCursor(next=CutPosition(sequence=number)) for label, number in fed.items()}
+    world.cursor = Cursor(run_id="r1", epoch=1, files=cursors)
+    world.take_in(record.model_copy(update={"state": RunState.CANCELLED}))
+    world.finish(silent_s=60.0)
+    rows = rows_of(world.files()["r1_march.csv"])
+    assert [row["RowID"] for row in rows] == [f"{number + 1:03}" for number in range(ROWS)]
+    missing = [number for number, row in enumerate(rows) if row["Error_beta:7b"] == "cancelled"]
+    assert missing == [*range(10), *range(20, 25)]
+    assert {rows[number]["Topic_beta:7b"] for number in missing} == {""}
+    assert "r1_april.csv" in world.files()
+    assert rows_of(world.files()["r1_april.csv"]) == []
+
+
+# Retries
+
+
+def end(world: World, run_id: str) -> None:
+    ended = world.table.runs[run_id].model_copy(update={"state": ENDED})
+    world.table.apply(run_id, ended.to_bytes())
+
+
+def retry(labels: dict[str, list[int]]) -> tuple[RunRecord, list[Result]]:
+    """Return a retry of some files' rows, and its results."""
+    files = [one for one in duo().files if one.label in labels]
+    record = run_record("r1.r1", job=JOB, parent="r1")
+    files = [one.model_copy(update={"rows": len(labels[one.label]), "batches": 1}) for one in files]
+    record = record.model_copy(update={"files": files, "created_at": "2026-11-21T11:01:00Z"})
+    found = [
+        Result(
+            run_id="r1.r1", label=one.label, sequence=0, first_row=0, model=one.model, batch_size=10,
+            rows=[
+                ResultRow(row_id=f"{n + 1:03}", cells=[f"{n + 1:03}", "m", "0"], values=["Again", "high"])
+                for n in labels[one.label]
+            ],
+        )
+        for one in files
+    ]  # fmt: skip
+    return record, found
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("labels", [("march.m2",), ("march.m1", "march.m2")])
+def test_a_retry_completes_each_models_column_alone(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    world = published(tmp_path)
+    end(world, "r1")
+    before, untouched = rows_of(world.files()["r1_march.csv"]), world.files()["r1_april.csv"]
+    failed = {"march.m1": FIRST_FAILED, "march.m2": SECOND_FAILED}
+    record, found = retry({label: failed[label] for label in labels})
+    world.take_in(record)
+    world.merge(found, first_offset=100)
+    world.finish("r1.r1")
+    after = rows_of(world.files()["r1_march.csv"])
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        for label, model in zip(("march.m1", "march.m2"), MODELS, strict=True):
+            done = label in labels and number in failed[label]
+            assert new[f"Topic_{model}"] == ("Again" if done else old[f"Topic_{model}"])
+            assert new[f"Error_{model}"] == ("" if done else old[f"Error_{model}"])
+    assert world.files()["r1_april.csv"] == untouched
+    left = 0 if len(labels) == 2 else len(FIRST_FAILED)
+    told = world.outlet.announced[-1]
+    assert (told.run_id, told.label, told.rows, told.rows_failed) == ("r1.r1", "march", ROWS, left)
+    shown = {one["path"]: one["sha256"] for file in manifest(world)["files"] for one in file["outputs"]}
+    assert shown["output/r1_march.csv"] == next(
+        one.sha256 for one in world.outlet.announced if (one.run_id, one.format) == ("r1.r1", "csv")
+    )
+
+
+@pytest.mark.promise(8)
+def test_where_it_completes_nothing_rows_of_two_models_are_not_mixed(tmp_path: Path) -> None:
+    world = published(tmp_path)
+    end(world, "r1")
+    before = world.files()["r1_march.csv"]
+    world.places.part("r1", "march.m1", 1).unlink()
+    record, found = retry({"march.m1": FIRST_FAILED, "march.m2": SECOND_FAILED})
+    world.take_in(record)
+    world.merge(found, first_offset=100)
+    run = world.finish("r1.r1")
+    assert run.outcome is Outcome.WITHHELD
+    assert "could not be completed" in (run.detail or "")
+    assert world.files()["r1_march.csv"] == before
+    assert not [name for name in world.files() if name.startswith("r1.r1_")]
+
+
+def test_without_its_parent_each_models_rows_are_published_alone(tmp_path: Path) -> None:
+    record, found = retry({"march.m1": FIRST_FAILED, "march.m2": SECOND_FAILED})
+    world = World(tmp_path, [record])
+    world.merge(found)
+    world.finish("r1.r1")
+    alone = {name: rows_of(content) for name, content in world.files().items() if name.endswith(".csv")}
+    assert [row["RowID"] for row in alone["r1.r1_march.m1.csv"]] == ["007", "014", "021"]
+    assert [row["RowID"] for row in alone["r1.r1_march.m2.csv"]] == ["004"]
+    assert {one.label for one in world.outlet.announced} == {"march.m1", "march.m2"}
+
+
+# The join alone
+
+CELL = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(8)
+@given(
+    rows=st.lists(
+        st.tuples(CELL, st.lists(st.none() | st.tuples(CELL, st.booleans()), min_size=3, max_size=3))
+    ),
+    delimiter=st.sampled_from([",", ";", "\t"]),
+)
+def test_every_answer_stays_with_its_row_and_its_model(
+    rows: list[tuple[str, list[tuple[str, bool] | None]]], delimiter: str
+) -> None:
+    models = ("a", "b", "c")
+    streams: list[list[tuple[int, bytes]]] = [[], [], []]
+    for ordinal, (text, answers) in enumerate(rows):
+        for model, answer in enumerate(answers):
+            if answer is not None:
+                value, failed = answer
+                cells = [text, "" if failed else value, models[model], "5", "r", "bad" if failed else ""]
+                streams[model].append((ordinal, render_line(cells, delimiter).encode()))
+    found = list(join(Shape(1, 1, models, delimiter, "gone"), streams))
+    there = [(text, answers) for text, answers in rows if any(one is not None for one in answers)]
+    assert len(found) == len(there)
+    for line, (text, answers) in zip(found, there, strict=True):
+        values = ["" if one is None or one[1] else one[0] for one in answers]
+        errors = ["gone" if one is None else "bad" if one[1] else "" for one in answers]
+        first = next((one for one in errors if one), "")
+        cells = [text, *values, *errors, "a, b, c", "5", "r", first]
+        assert line == Line(render_line(cells, delimiter).encode(), bool(first))
