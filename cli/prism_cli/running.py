@@ -73,21 +73,24 @@ def _fleet(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> tup
 
 
 def _for_fleet(connection: Connection, spec: JobSpec, options: Namespace) -> JobSpec:
-    """Return the job with the embedded model where the fleet was made for that, or it is asked for."""
+    """Return the job with the embedded model where the fleet was made for that."""
     fleet = connection.fleet
     if fleet is None:
         return spec
     # A job without a model was given the embedded one's name when its fleet was brought up for it.
-    unnamed = spec.job.model.only is None and fleet.model == EMBEDDED_MODEL
-    return spec.with_model(fleet.model) if unnamed or options.model_server == "embedded" else spec
+    wanted = spec.job.model.only is None or options.model_server == "embedded"
+    return spec.with_model(fleet.model) if wanted and fleet.model == EMBEDDED_MODEL else spec
 
 
 def _say_what_does_not_hold(connection: Connection, options: Namespace) -> None:
-    if options.workers is not None or options.concurrency is not None:
-        say(
-            f"prism: the fleet at {connection.bootstrap} is there already: "
-            "--workers and --concurrency change nothing"
-        )
+    said = {"--workers": options.workers, "--concurrency": options.concurrency}
+    fleet = connection.fleet
+    if options.model_server != "auto" and (fleet is None or fleet.model != EMBEDDED_MODEL):
+        said["--model-server"] = options.model_server
+    names = [name for name, value in said.items() if value is not None]
+    if names:
+        changes = f"{' and '.join(names)} {'changes' if len(names) == 1 else 'change'} nothing"
+        say(f"prism: the fleet at {connection.bootstrap} is there already: {changes}")
 
 
 def _on_fleet(connection: Connection, spec: JobSpec, own: bool, options: Namespace, tell: Tell) -> int:

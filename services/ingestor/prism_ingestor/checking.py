@@ -245,6 +245,10 @@ class Checker:
             parted = [one for one in record.files if one.origin == given.label]
             checked += [(one, plain) for one in parted or fan_out(file, job, models)]
         files = tuple(file for file, _ in checked)
+        if not record.parent and any(file.ranges for file in files) and not any(file.rows for file in files):
+            wanted = ", ".join(f"{first}-{last}" for first, last in files[0].ranges[:3])
+            detail = f"none of the rows that are asked for is there ({wanted}): see how many rows it has"
+            return _refused(record, FileReason.BAD_JOB, detail)
         twice = _first_twice([file.label for file in files])
         if twice is not None:
             detail = f"two files would be called {twice}: give one input another label"

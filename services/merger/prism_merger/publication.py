@@ -137,6 +137,10 @@ class Publisher:
             if unit.lead not in plan.renderers or unit.lead not in run.files:
                 continue
             family = family_of(self._ledger, places, run, unit)
+            if plan.record.parent and family is None:
+                run.detail = (
+                    f"nothing is known here of the rows of {plan.record.parent}: published are its own"
+                )
             # The rows that a retry did with one model and with another are not the same.
             for one in unit.alone() if plan.record.parent and unit.is_joined and family is None else [unit]:
                 yield _Work(run, plan, one, run.files[one.lead], places, family)

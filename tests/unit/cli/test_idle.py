@@ -118,6 +118,27 @@ def test_a_job_without_a_model_is_the_same_with_its_fleet_up_and_down(
     assert found.job.model.name == (named if named and flag == "auto" else EMBEDDED_MODEL)
 
 
+@pytest.mark.parametrize(
+    ("model", "flags", "said"),
+    [
+        ("llama3.2", {"model_server": "embedded"}, "--model-server changes nothing"),
+        ("llama3.2", {"workers": 2, "concurrency": 3}, "--workers and --concurrency change nothing"),
+        (EMBEDDED_MODEL, {"model_server": "embedded"}, ""),
+        ("llama3.2", {}, ""),
+    ],
+)
+def test_what_a_fleet_that_is_there_decides_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, flags: dict[str, Any], said: str
+) -> None:
+    fleet = fleet_of(tmp_path, 1).model_copy(update={"model": model})
+    connection: Any = SimpleNamespace(fleet=fleet, bootstrap="b:1")
+    options = {"workers": None, "concurrency": None, "model_server": "auto", **flags}
+    running._say_what_does_not_hold(connection, Namespace(**options))
+    told = capsys.readouterr().err
+    assert said in told
+    assert bool(told) == bool(said)
+
+
 def test_a_fleet_that_is_being_started_is_taken_down_once_it_is_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -381,3 +381,9 @@ def test_a_reader_that_breaks_down_fails_no_run_that_was_accepted(
     assert desk.check(desk.file(parquet_bytes(), "t.parquet")).reason is FileReason.MALFORMED_PARQUET
     again = desk.check(accepted.files[0])
     assert (again.reason, len(broken)) == (None, 2)
+
+
+def test_rows_that_no_file_has_are_refused(desk: Desk) -> None:
+    found = desk.check(desk.file(csv_bytes(), "t.csv", ranges=[(4, 9)]))
+    assert (found.reason, "4-9" in found.detail) == (FileReason.BAD_JOB, True)
+    assert desk.check(desk.file(csv_bytes(), "t.csv", ranges=[(3, 9)])).files[0].rows == 1

@@ -157,6 +157,15 @@ def test_without_the_parts_the_retried_rows_are_published_alone(tmp_path: Path) 
     assert "could not be completed" in str(manifest(world, "r1.r1")["detail"])
 
 
+def test_a_retry_of_a_run_that_is_not_here_says_so(tmp_path: Path) -> None:
+    record = retry_record(1, 3)
+    world = World(tmp_path, [record])
+    world.merge([again(record, FAILED)])
+    world.finish("r1.r1")
+    assert len(rows_of(world.files()["r1.r1_march.csv"])) == 3
+    assert "nothing is known here of the rows of r1" in str(manifest(world, "r1.r1")["detail"])
+
+
 @pytest.mark.parametrize(
     ("failing", "outcome"), [((13,), Outcome.PUBLISHED), (tuple(FAILED), Outcome.WITHHELD)]
 )
