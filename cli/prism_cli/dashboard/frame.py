@@ -20,7 +20,7 @@ _KEYS = [
 _WORDS = [
     ("rows/s", "over the last ten seconds; mean: since the first"),
     ("tokens", "of prompts and replies together"),
-    ("retries", "calls beyond one for each batch, at least so many"),
+    ("retries", "calls about rows asked before: repairs, halves, tries"),
     ("extra calls", "paid twice for a worker that died; at most so many"),
     ("rows from cache", "said the same as a row before: no call"),
     ("in flight, limit", "batches in hand; the most calls at once"),

@@ -113,15 +113,8 @@ class Picture:
 
     @property
     def retries(self) -> int:
-        """Calls beyond one for each merged batch: repairs and halvings, at least so many."""
-        if self.view is None:
-            return 0
-        progress = self.view.progress
-        merged = sum(
-            one.merged_through + sum(last - first + 1 for first, last in one.merged_above)
-            for one in progress.files.values()
-        )
-        return max(0, progress.calls - merged)
+        """Calls about rows that had been asked about before."""
+        return self.view.progress.repeated_calls if self.view else 0
 
     @property
     def cost(self) -> tuple[Decimal, str] | None:

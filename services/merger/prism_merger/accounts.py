@@ -148,6 +148,7 @@ class RunAccount:
     # In the order of the prompt's columns_to_code.
     labels: LabelCounts = field(default_factory=list)
     calls: int = 0
+    repeated_calls: int = 0
     extra_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -199,6 +200,7 @@ class RunAccount:
             self.failed_by_reason.update(batch.reasons())
         usage = result.usage
         self.calls += usage.calls
+        self.repeated_calls += usage.repeated_calls
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
         self.model_seconds += usage.model_seconds

@@ -79,6 +79,7 @@ def manifest(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         "failed_by_reason": dict(sorted(run.failed_by_reason.items())),
         "failed_ranges": _failed_ranges(run, plan, places),
         "calls": run.calls,
+        "repeated_calls": run.repeated_calls,
         "extra_calls": run.extra_calls,
         "tokens": {"prompt": run.prompt_tokens, "completion": run.completion_tokens},
         "cost": _cost(run, plan),
@@ -354,6 +355,7 @@ def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:
     run.detail, run.models = found["detail"], found["models"]
     run.failed_by_reason.update(found["failed_by_reason"])
     run.calls, run.extra_calls = found["calls"], found["extra_calls"]
+    run.repeated_calls = found.get("repeated_calls", 0)
     run.prompt_tokens, run.completion_tokens = found["tokens"]["prompt"], found["tokens"]["completion"]
     run.model_seconds, run.load_seconds = found["model_seconds"], found.get("load_seconds", 0.0)
     run.reused_rows, run.digests = found.get("reused_rows", 0), found.get("model_digests", [])

@@ -89,6 +89,7 @@ class ProgressMaker:
             rows_failed=run.failed,
             failed_by_reason=dict(sorted(run.failed_by_reason.items())),
             calls=run.calls,
+            repeated_calls=run.repeated_calls,
             extra_calls=run.extra_calls,
             prompt_tokens=run.prompt_tokens,
             completion_tokens=run.completion_tokens,

@@ -139,6 +139,7 @@ class Answerer:
             reply = lease.server.chat(request)
         lease.answered(len(group.indices))
         fault.point("worker.after_call")
+        task.count_asked(group)
         task.refusals = 0
         task.prompt_tokens += reply.prompt_tokens
         task.completion_tokens += reply.completion_tokens
@@ -155,7 +156,10 @@ class Answerer:
         reason = reason or outage_reason(error)
         refused = is_refusal(error)
         task.refusals = task.refusals + 1 if refused else 0
-        task.calls -= reached_no_model(error)
+        if reached_no_model(error):
+            task.calls -= 1
+        else:
+            task.count_asked(group)
         if reason is None or (
             is_ambiguous(error) and not self._row_is_to_blame(task, group, error, started, lease)
         ):

@@ -27,6 +27,7 @@ def result_of(task: BatchTask, worker_id: str) -> Result:
         batch_size=task.context.job.model.batch_size,
         usage=Usage(
             calls=task.calls,
+            repeated_calls=task.repeated_calls,
             prompt_tokens=task.prompt_tokens,
             completion_tokens=task.completion_tokens,
             model_seconds=round(task.model_seconds, 6),

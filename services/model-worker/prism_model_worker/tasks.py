@@ -49,6 +49,9 @@ class BatchTask:
     pending: deque[Group] = field(default_factory=deque)
     outcomes: dict[int, Answer | Problem] = field(default_factory=dict)
     calls: int = 0
+    # Of these, about rows that the model had been asked about before.
+    repeated_calls: int = 0
+    asked: set[int] = field(default_factory=set)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0
@@ -117,6 +120,11 @@ class BatchTask:
         """Narrow what is asked next to one row, whoever else asks for it."""
         self.pending = deque([Group((index,))])
         self.waiting.clear()
+
+    def count_asked(self, group: Group) -> None:
+        """Note that the model was asked about a group of rows."""
+        self.repeated_calls += not self.asked.isdisjoint(group.indices)
+        self.asked.update(group.indices)
 
     def cancel(self) -> None:
         """End every open row as cancelled, without a call."""

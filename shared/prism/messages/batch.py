@@ -53,6 +53,9 @@ class Usage(Part):
     """What the model calls of one batch took."""
 
     calls: int = 0
+    repeated_calls: int = Field(
+        0, description="of calls: about rows asked about before; repairs, halves, tries"
+    )
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0

@@ -65,6 +65,9 @@ class Progress(Message):
     rows_failed: int = 0
     failed_by_reason: dict[str, int] = {}
     calls: int = 0
+    repeated_calls: int = Field(
+        0, description="of calls: about rows asked about before; repairs, halves, tries"
+    )
     extra_calls: int = Field(
         0, description="calls whose answer was already there, and the bound for killed workers"
     )

@@ -42,6 +42,7 @@ def picture(state: RunState = RunState.RUNNING, **fields: Any) -> Picture:
         "rows_failed": 12,
         "failed_by_reason": {"not_json": 9, "model_timeout": 3},
         "calls": 322,
+        "repeated_calls": 12,
         "extra_calls": 2,
         "prompt_tokens": 500_000,
         "completion_tokens": 120_000,

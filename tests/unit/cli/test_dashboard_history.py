@@ -158,10 +158,9 @@ def test_a_job_that_says_how_often_is_obeyed(job: dict[str, Any], seconds: float
     assert refresh_of(None) == REFRESH_S
 
 
-def test_calls_beyond_one_for_a_batch_are_retries() -> None:
-    picture = pictures.picture()  # 100 + 120 + 80 + 10 merged batches
-    assert picture.retries == 12
-    assert pictures.picture(calls=3).retries == 0
+def test_calls_about_rows_asked_before_are_retries() -> None:
+    assert pictures.picture().retries == 12
+    assert pictures.picture(repeated_calls=0).retries == 0
 
 
 def test_a_worker_that_tells_no_shares_is_shown_as_it_is() -> None:

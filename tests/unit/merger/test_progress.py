@@ -1,12 +1,13 @@
 """Progress: absolute counts, rates, what is told when."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.messages import MergeState
+from prism.messages import MergeState, Usage
 from prism_merger.places import Places
 from prism_merger.progress import Position, ProgressMaker, Rate
 from tests.unit.merger.world import NOW, World, result, run_record
@@ -60,3 +61,14 @@ def test_counts_are_absolute_and_of_the_store(tmp_path: Path) -> None:
     clock.now = 2.0
     found = maker.make(world.run(), plan, Position(0, "t", 6), None)
     assert (found.rows_per_s, found.eta_s) == (5.0, 7.0)
+
+
+def test_calls_about_rows_asked_before_are_told_and_stand_in_the_manifest(tmp_path: Path) -> None:
+    record = run_record(rows=10)
+    usage = Usage(calls=4, repeated_calls=3)
+    world = World(tmp_path, [record])
+    world.merge([result(record, 0).model_copy(update={"usage": usage})])
+    world.finish()
+    world.tell()
+    assert (world.outlet.told[-1].calls, world.outlet.told[-1].repeated_calls) == (4, 3)
+    assert json.loads(world.places.manifest("r1").read_text())["repeated_calls"] == 3

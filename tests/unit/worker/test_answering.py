@@ -64,6 +64,7 @@ def test_a_good_reply_answers_every_row() -> None:
     assert bench.answer(work) == 1
     assert all_ok(work)
     assert (work.calls, work.prompt_tokens, work.completion_tokens) == (1, 100, 10)
+    assert work.repeated_calls == 0
     assert work.model_digest == "sha256:abc"
     assert isinstance(work.outcomes[0], Answer)
     assert work.outcomes[0].values == {"Mood": "good"}
@@ -150,6 +151,8 @@ def test_a_row_has_its_jobs_tries(retries: int) -> None:
     bench.answer(work)
     assert reasons(work) == {"id0": "label_not_allowed"}
     assert work.calls == max(2, retries)  # the one repair is a try, and always there
+    assert work.repeated_calls == work.calls - 1
+    assert result_of(work, "w").usage.repeated_calls == work.repeated_calls
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def test_a_call_that_reached_nobody_is_not_counted() -> None:
     assert work.calls == 0
     bench.server.down = None
     bench.answer(work)
-    assert work.calls == 1
+    assert (work.calls, work.repeated_calls) == (1, 0)
 
 
 texts = st.one_of(
