@@ -6,7 +6,7 @@ itself, so that nothing but the answers can differ.
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from typing import Any
 
 from prism.kafka.records import Record
 from prism.kafka.table import TableReader
-from prism.messages import BadMessage, RequestedFile, RunFile, RunRecord, RunRequest, RunState, intake
+from prism.messages import BadMessage, RequestedFile, RunFile, RunRecord, RunRequest, RunState
 from prism.messages.run import CURSOR_SUFFIX
 from prism.runs.job import Job, parse_job
 from prism.tables import render_line
@@ -28,8 +28,8 @@ from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, CommandFailed
 from prism_cli.idle import looking_on
 from prism_cli.job_spec import merged
 from prism_cli.places import run_folder
-from prism_cli.run_request import FileEnvelope
-from prism_cli.submission import Part, Source, examine, parts, send
+from prism_cli.run_request import FileEnvelope, send_run
+from prism_cli.submission import Source, examine
 from prism_cli.watching import attend, finish
 
 TAB = "\t"
@@ -97,18 +97,16 @@ def begin(connection: Connection, board: Board, view: RunView, publish_only: boo
         if not published:
             # The files without failed rows are withheld too, and wait to be published with the others.
             found = in_full(record, [] if publish_only else found, Path(scratch))
-        _send(connection, run_id, _request(record, root, found, publish_only), found)
+        request = _request(record, root, found, publish_only)
+        send_run(connection, run_id, _addressed(found, run_id), request)
     rows = count(last.progress.rows_failed)
     say(f"{run_id} " + ("publishes it as it is" if publish_only else f"does {rows} failed rows again"))
     return run_id
 
 
-def _send(connection: Connection, run_id: str, request: RunRequest, found: list[FailedRows]) -> None:
+def _addressed(found: list[FailedRows], run_id: str) -> Iterator[tuple[FileEnvelope, Source]]:
     for number, one in enumerate(found, 1):
-        envelope = FileEnvelope(run_id, number, one.filename)
-        send(connection, parts(one.source, envelope, reference=False), run_id)
-    headers = {intake.HEADER_RUN_ID: run_id, intake.HEADER_TYPE: intake.REQUEST_TYPE}
-    send(connection, iter([Part(request.to_bytes(), headers)]), run_id)
+        yield FileEnvelope(run_id, number, one.filename), one.source
 
 
 def in_full(record: RunRecord, found: list[FailedRows], scratch: Path) -> list[FailedRows]:

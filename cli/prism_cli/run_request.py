@@ -5,12 +5,13 @@ same run under the same id. Large files that the fleet can read itself are named
 """
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
-from prism.messages import intake
+from prism.messages import RunRequest, intake
 from prism_cli.connection import Connection
-from prism_cli.job_spec import JobSpec, SpecFile
+from prism_cli.job_spec import JobSpec
 from prism_cli.submission import Part, Source, by_reference, parts, send
 
 
@@ -35,31 +36,37 @@ class FileEnvelope:
 
 
 def request_run(connection: Connection, spec: JobSpec, run_id: str, options: Namespace) -> int:
-    """Send a run; return how many bytes of its files went through the broker. Raises BrokerAway."""
+    """Send a job's run; return how many bytes of its files went through the broker. Raises BrokerAway."""
     uris = {
         one.label: one.source.path.resolve().as_uri()
         for one in spec.files
         if by_reference(options, one.source, connection)
     }
-    sent = [one for one in spec.files if one.label not in uris]
+    # A file keeps its number, whichever others are named and not sent.
+    sent = [
+        (FileEnvelope(run_id, number, one.filename), one.source)
+        for number, one in enumerate(spec.files, 1)
+        if one.label not in uris
+    ]
+    send_run(connection, run_id, sent, spec.request(uris), options.priority)
+    return sum(source.size for _, source in sent)
+
+
+def send_run(
+    connection: Connection,
+    run_id: str,
+    files: Iterable[tuple[FileEnvelope, Source]],
+    request: RunRequest,
+    priority: int | None = None,
+) -> None:
+    """Send a run's files, then the request that makes a run of them. Raises BrokerAway."""
+    pieces = (piece for envelope, source in files for piece in parts(source, envelope, reference=False))
     # One key for all: they lie in one partition, in this order.
-    send(connection, _pieces(spec, run_id, {one.label for one in sent}), run_id)
-    send(connection, iter([_request(spec, run_id, uris, options.priority)]), run_id)
-    return sum(one.source.size for one in sent)
+    send(connection, chain(pieces, [_part(run_id, request, priority)]), run_id)
 
 
-def _pieces(spec: JobSpec, run_id: str, labels: set[str]) -> Iterator[Part]:
-    for number, one in enumerate(spec.files, 1):
-        if one.label in labels:
-            yield from _file(one, FileEnvelope(run_id, number, one.filename))
-
-
-def _file(one: SpecFile, envelope: FileEnvelope) -> Iterator[Part]:
-    return parts(one.source, envelope, reference=False)
-
-
-def _request(spec: JobSpec, run_id: str, uris: dict[str, str], priority: int | None) -> Part:
+def _part(run_id: str, request: RunRequest, priority: int | None) -> Part:
     headers = {intake.HEADER_RUN_ID: run_id, intake.HEADER_TYPE: intake.REQUEST_TYPE}
     if priority is not None:
         headers[intake.HEADER_PRIORITY] = str(priority)
-    return Part(spec.request(uris).to_bytes(), headers)
+    return Part(request.to_bytes(), headers)
