@@ -158,16 +158,7 @@ class Board:
 
     def catch_up(self, timeout_s: float = CATCH_UP_S) -> None:
         """Read to where the topics ended when they were opened or last asked about."""
-        deadline = time.monotonic() + timeout_s
-        while not self._reader.caught_up:
-            # A poll waits its whole time for more than is there: short ones are done sooner.
-            self._reader.poll(0.02)
-            if time.monotonic() > deadline:
-                raise CommandFailed(
-                    BROKER_AWAY,
-                    f"the broker did not send its tables within {timeout_s:.0f} s",
-                    next="prism doctor",
-                )
+        read_to_end(self._reader, timeout_s)
 
     def poll(self, timeout_s: float) -> int:
         """Take in what comes within the time; return how many records. Raises what `guard` raises."""
@@ -237,6 +228,20 @@ class Board:
             return
         if self._reader.caught_up:
             self._heard[record.key] = self._clock()
+
+
+def read_to_end(reader: TableReader, timeout_s: float = CATCH_UP_S) -> None:
+    """Poll until a reader has caught up. Raises CommandFailed (4) when that takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while not reader.caught_up:
+        # A poll waits its whole time for more than is there: short ones are done sooner.
+        reader.poll(0.02)
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                BROKER_AWAY,
+                f"the broker did not send its tables within {timeout_s:.0f} s",
+                next="prism doctor",
+            )
 
 
 def _age(moment: str, now: datetime) -> float:

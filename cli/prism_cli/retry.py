@@ -15,13 +15,13 @@ from typing import Any
 from prism.kafka.records import Record
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, RequestedFile, RunFile, RunRecord, RunRequest, RunState
-from prism.messages.run import CURSOR_SUFFIX
 from prism.runs.job import Job, parse_job
+from prism.runs.table import RunsTable
 from prism.tables import render_line
 from prism_cli import connection as connections
 from prism_cli import own_fleet
 from prism_cli.arrival import known_run
-from prism_cli.board import Board, RunView
+from prism_cli.board import CATCH_UP_S, Board, RunView, read_to_end
 from prism_cli.connection import Connection
 from prism_cli.console import count, printable, say, write_json, write_line
 from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, CommandFailed
@@ -149,32 +149,30 @@ def is_published(board: Board, root: str) -> bool:
     return any(one.progress.outputs for one in board.runs() if root in (one.run_id, one.record.parent))
 
 
-def whole_record(connection: Connection, run_id: str) -> RunRecord:
-    """Return a run with its prompt, which tables of runs leave out. Raises CommandFailed (3)."""
-    found: dict[str, RunRecord] = {}
+def whole_record(connection: Connection, run_id: str, timeout_s: float = CATCH_UP_S) -> RunRecord:
+    """Return a run with its prompt, which tables of runs leave out. Raises CommandFailed (3, 4)."""
+    table, found = RunsTable(), list[RunRecord]()
 
     def take(record: Record) -> None:
-        if record.key != run_id or record.key.endswith(CURSOR_SUFFIX) or record.value is None:
+        if record.key != run_id:
             return
         try:
-            parsed = RunRecord.parse(record.value)
+            applied = table.apply(record.key, record.value)
         except BadMessage:
             return
-        known = found.get(run_id)
-        if known is None or (parsed.epoch, parsed.owner) >= (known.epoch, known.owner):
-            found[run_id] = parsed
+        if isinstance(applied, RunRecord):
+            found.append(applied)
 
     reader = TableReader(connection.kafka, {connection.topics.runs: take})
     try:
-        while not reader.caught_up:
-            reader.poll(0.05)
+        read_to_end(reader, timeout_s)
     finally:
         reader.close()
-    if run_id not in found or not found[run_id].prompt:
+    if not found or not found[-1].prompt:
         raise CommandFailed(
             BAD_INPUT, f"{printable(run_id, 130)} has no prompt any more: it cannot be retried"
         )
-    return found[run_id]
+    return found[-1]
 
 
 def failed_rows(connection: Connection, view: RunView, job: Job) -> list[FailedRows]:

@@ -1,16 +1,24 @@
 """What a retry sends: every file that waits to be published, written so that it is read as it was."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from confluent_kafka import Message
 
-from prism.messages import MessageSource, RunFile, RunRecord, RunState
+from prism.kafka.clients import KafkaSettings
+from prism.kafka.records import Record
+from prism.kafka.table import Handler
+from prism.messages import MessageSource, RunFile, RunRecord, RunState, Topics
 from prism.runs.job import parse_job
-from prism_cli.retry import _job, _request, in_full, is_published, newest_of_family
+from prism_cli import retry
+from prism_cli.exits import BAD_INPUT, BROKER_AWAY, CommandFailed
+from prism_cli.retry import _job, _request, in_full, is_published, newest_of_family, whole_record
 from prism_cli.submission import examine
 from prism_ingestor.checking import table_format
+from tests.unit.cli.views import nowhere
 
 SOURCE = MessageSource(partition=0, offsets=[0])
 
@@ -62,3 +70,60 @@ def test_a_run_that_was_published_as_it_is_can_still_be_retried() -> None:
     assert newest_of_family(board, "r").run_id == "r.r1"
     assert is_published(board, "r")
     assert not is_published(board, "r.r1")
+
+
+class Runs:
+    """A reader of a runs topic that holds the given records; `ends`: whether its end is ever reached."""
+
+    def __init__(self, values: Iterable[RunRecord], ends: bool = True) -> None:
+        self._values = list(values)
+        self._ends = ends
+        self.closed = False
+
+    def __call__(self, _settings: KafkaSettings, handlers: Mapping[str, Handler]) -> "Runs":
+        self._handler = handlers[Topics().runs]
+        return self
+
+    @property
+    def caught_up(self) -> bool:
+        return self._ends and not self._values
+
+    def poll(self, _timeout_s: float) -> int:
+        for one in self._values:
+            topic, value = Topics().runs, one.to_bytes()
+            self._handler(Record(topic, 0, 0, one.run_id, value, 0, cast(Message, None)))
+        self._values = []
+        return 0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def with_prompt(text: str, epoch: int, run_id: str = "r") -> RunRecord:
+    return record_of({}).model_copy(update={"run_id": run_id, "epoch": epoch, "prompt": {"system": text}})
+
+
+def test_the_record_that_counts_is_found_with_its_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [with_prompt("new", 2), with_prompt("stale", 1), with_prompt("other", 3, "r2")]
+    monkeypatch.setattr(retry, "TableReader", Runs(written))
+    assert whole_record(nowhere(tmp_path), "r").prompt == {"system": "new"}
+
+
+def test_a_run_without_its_prompt_cannot_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "TableReader", Runs([record_of({})]))
+    with pytest.raises(CommandFailed, match="no prompt any more") as caught:
+        whole_record(nowhere(tmp_path), "r")
+    assert caught.value.code == BAD_INPUT
+
+
+def test_a_retry_does_not_wait_for_ever_for_a_broker_that_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Runs([with_prompt("new", 1)], ends=False)
+    monkeypatch.setattr(retry, "TableReader", reader)
+    with pytest.raises(CommandFailed, match="the broker did not send its tables") as caught:
+        whole_record(nowhere(tmp_path), "r", timeout_s=0.01)
+    assert caught.value.code == BROKER_AWAY
+    assert reader.closed
