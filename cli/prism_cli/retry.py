@@ -23,14 +23,14 @@ from prism_cli import own_fleet
 from prism_cli.arrival import known_run
 from prism_cli.board import CATCH_UP_S, Board, RunView, read_to_end
 from prism_cli.connection import Connection
-from prism_cli.console import count, printable, say, write_json, write_line
-from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, CommandFailed
+from prism_cli.console import count, printable, say
+from prism_cli.exits import BAD_INPUT, BROKER_AWAY, CommandFailed
 from prism_cli.idle import looking_on
 from prism_cli.job_spec import merged
 from prism_cli.places import run_folder
 from prism_cli.run_request import FileEnvelope, send_run
 from prism_cli.submission import Source, examine
-from prism_cli.watching import attend, finish
+from prism_cli.watching import attend, finish, leave_running
 
 TAB = "\t"
 _CHILD = re.compile(r"(?P<parent>.+)\.r(?P<number>[0-9]{1,6})")
@@ -67,12 +67,7 @@ def _retry(connection: Connection, options: Namespace) -> int:
         view = known_run(board, connection, options.run_id)
         run_id = begin(connection, board, view, options.publish)
         if options.detach:
-            child = known_run(board, connection, run_id)
-            if options.json:
-                write_json(child.as_json(connection.data_dir))
-            else:
-                write_line(run_id)
-            return DONE
+            return leave_running(board, run_id, options.json)
         return finish(attend(board, run_id, options.timeout), connection.data_dir, options.json)
     finally:
         board.close()

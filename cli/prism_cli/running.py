@@ -17,13 +17,13 @@ from prism_cli.aftermath import Aftermath, Tell, tell_run
 from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
-from prism_cli.console import count, printable, say, write_json, write_line
-from prism_cli.exits import BAD_INPUT, BROKER_AWAY, DONE, USAGE, CommandFailed
+from prism_cli.console import count, printable, say
+from prism_cli.exits import BAD_INPUT, BROKER_AWAY, USAGE, CommandFailed
 from prism_cli.idle import alone, looking_on
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 from prism_cli.model_choice import EMBEDDED_MODEL
 from prism_cli.run_request import request_run
-from prism_cli.watching import attend, finish
+from prism_cli.watching import attend, finish, leave_running
 
 _NEED_RUN_ID = ("resume", "summary", "pause-run", "resume-run")
 
@@ -105,7 +105,7 @@ def _on_fleet(connection: Connection, spec: JobSpec, own: bool, options: Namespa
             size = request_run(connection, spec, run_id, options)
             say(printable(f"{run_id} sent: {_files(spec)}, {size:,} bytes through the broker"))
         if options.detach:
-            return _leave_it_running(board, connection, run_id, options)
+            return leave_running(board, run_id, options.json)
         if own:
             board.guard = partial(own_fleet.assert_up, connection.data_dir, run_id)
         ended = attend(board, run_id, options.timeout, plain=options.plain, parting=_parting(run_id, own))
@@ -155,16 +155,6 @@ def _files(spec: JobSpec) -> str:
     if len(spec.files) == 1:
         return spec.files[0].source.path.name
     return f"{count(len(spec.files))} files"
-
-
-def _leave_it_running(board: Board, connection: Connection, run_id: str, options: Namespace) -> int:
-    view = known_run(board, connection, run_id)
-    if options.json:
-        write_json(view.as_json(connection.data_dir))
-    else:
-        write_line(run_id)
-        say(f"follow it: prism watch {run_id}")
-    return DONE
 
 
 def _leave(connection: Connection, nobody: bool) -> None:

@@ -135,6 +135,17 @@ def _late(run_id: str, timeout_s: float | None) -> CommandFailed:
     )
 
 
+def leave_running(board: Board, run_id: str, as_json: bool) -> int:
+    """Say what goes on without us, once it is taken up. Raises CommandFailed (3) if nobody does."""
+    view = known_run(board, board.connection, run_id)
+    if as_json:
+        write_json(view.as_json(board.connection.data_dir))
+    else:
+        write_line(run_id)
+        say(f"follow it: prism watch {run_id}")
+    return DONE
+
+
 def finish(view: RunView, data_dir: Path, as_json: bool) -> int:
     """Print what came of a run and return the exit code that says the same."""
     if as_json:
