@@ -215,15 +215,13 @@ def _request(record: RunRecord, root: str, found: list[FailedRows], publish_only
 def _job(job: Mapping[str, Any], publish_only: bool) -> dict[str, Any]:
     """Return the run's job for its failed rows: all of them, written as the merger writes CSVs."""
     changes: dict[str, Any] = {
-        "table": {"format": "auto", "columns": {}},
+        # Nothing, not an empty mapping: that would be laid over the names that are there.
+        "table": {"format": "auto", "columns": None},
         "parallelization": {"split_strategy": "auto"},
     }
-    found = merged(job, changes)
-    if isinstance(found.get("table"), dict):
-        found["table"]["columns"] = {}
     if publish_only:
-        found = merged(found, {"merge": {"condition": "all_success", "max_failed": None}})
-    return found
+        changes["merge"] = {"condition": "all_success", "max_failed": None}
+    return merged(job, changes)
 
 
 def _next_number(board: Board, root: str) -> int:

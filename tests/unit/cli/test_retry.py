@@ -57,6 +57,13 @@ def test_rows_are_read_again_as_they_are_written(tmp_path: Path, job: dict[str, 
         assert table_format(again, {}, file).delimiter == known.delimiter
 
 
+def test_the_renamed_columns_of_the_input_are_not_looked_for_again() -> None:
+    job = {"table": {"columns": {"Message": "text"}, "required_columns": ["Message"]}}
+    table = parse_job(_job(job, False)).table
+    assert (table.columns, table.required_columns) == ({}, ["Message"])
+    assert parse_job(job).table.columns == {"Message": "text"}
+
+
 def test_a_run_that_was_published_as_it_is_can_still_be_retried() -> None:
     def view(run_id: str, parent: str, rows: int, outputs: list[str]) -> Any:
         return SimpleNamespace(
