@@ -399,12 +399,18 @@ def _rows(text: str) -> tuple[int, int]:
 
 
 def _project(text: str) -> str:
+    return _name(text, "project's name")
+
+
+def _job(text: str) -> str:
+    return _name(text, "job name")
+
+
+def _name(text: str, what: str) -> str:
     from prism.runs.naming import is_job_name
 
     if not is_job_name(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no project's name (letters, digits, '_', '-', at most 64)"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} (letters, digits, '_', '-', at most 64)")
     return text
 
 
@@ -449,12 +455,4 @@ def _run_id(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no run id (letters, digits, '.', '_', '-', at most 120)"
         )
-    return text
-
-
-def _job(text: str) -> str:
-    from prism.runs.naming import is_job_name
-
-    if not is_job_name(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no job name (letters, digits, '_', '-', at most 64)")
     return text
