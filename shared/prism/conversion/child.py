@@ -4,11 +4,8 @@ A file that breaks a decoder finds a process without environment, with little me
 but that one file; it dies with its parent (Linux).
 """
 
-import ctypes
 import json
 import os
-import resource
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,20 +13,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from prism import confinement
 from prism.conversion.json_lines import convert_json_lines
 from prism.conversion.kinds import SourceKind
 from prism.conversion.plain_csv import Converted, PlainCsv, Terms
 from prism.tables import TableRefused
 
-_PR_SET_PDEATHSIG = 1
 _BUFFER = 1 << 20
 
 
 def main(arguments: Sequence[str]) -> None:
     """Convert. One argument: the order as JSON."""
     order = json.loads(arguments[0])
-    _die_with(order["parent"])
-    _limit(order["memory_bytes"])
+    confinement.die_with(order["parent"])
+    # Where a container's memory is short, this process goes first, not the one that feeds every run.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    confinement.confine(order["memory_bytes"])
     terms = Terms(**order["terms"])
     with open(0, "rb", buffering=_BUFFER) as source, open(order["target"], "wb", buffering=_BUFFER) as target:
         said = _outcome(source, target, SourceKind(order["kind"]), terms)
@@ -56,28 +56,6 @@ def _convert(source: BinaryIO, target: BinaryIO, kind: SourceKind, terms: Terms)
 
         convert_parquet(source, out)
     return out.end()
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            sys.exit("the parent process is gone")
-
-
-def _limit(memory_bytes: int) -> None:
-    # Where a container's memory is short, this process goes first, not the one that feeds every run.
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    _lower(resource.RLIMIT_CORE, 0)
-    if sys.platform.startswith("linux"):  # elsewhere the address space has no limit that holds
-        _lower(resource.RLIMIT_AS, memory_bytes)
-
-
-def _lower(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (value, value))
 
 
 if __name__ == "__main__":
