@@ -97,10 +97,6 @@ class Choices:
         """Return whether a step is answered."""
         return step is not Step.CONFIRM and getattr(self, _FIELDS[step]) is not None
 
-    def next_step(self) -> Step:
-        """Return the first step without an answer."""
-        return next(one for one in ORDER if not self.has(one))
-
     def missing(self) -> list[Step]:
         """Return the steps without an answer, the confirmation left out."""
         return [one for one in ORDER[:-1] if not self.has(one)]

@@ -10,7 +10,6 @@ from prism.runs.project_settings import ProjectSettings, read_settings
 from prism_cli.console import printable
 from prism_cli.exits import BAD_INPUT, CommandFailed
 from prism_cli.proposal import project_name
-from prism_cli.runner.choices import Wrong
 
 FOLDER = Path("projects")
 JOB_FILE = "job.yaml"
@@ -101,14 +100,3 @@ def unusable(name: str) -> str:
     if not name[0].isalnum():
         return "rename it: begin with a letter or a digit"
     return ""
-
-
-def existing(name: str) -> Project:
-    """Return a project that is there. Raises Wrong."""
-    if "/" in name or not name or not (FOLDER / name).is_dir():
-        there = ", ".join(printable(one, 30) for one in listed()[:5]) or "none"
-        raise Wrong(f"no project {printable(name, 60)} in {FOLDER}/ (there: {there})")
-    why = unusable(name)
-    if why:
-        raise Wrong(why)
-    return Project(name)

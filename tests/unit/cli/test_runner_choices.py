@@ -16,11 +16,9 @@ FULL = Choices(
 )
 
 
-def test_the_first_step_without_an_answer_is_next() -> None:
-    assert Choices().next_step() is Step.PROJECT
-    assert replace(FULL, model=None, rows=None).next_step() is Step.MODEL
+def test_the_steps_without_an_answer_are_missing() -> None:
+    assert Choices().missing() == [step for step in Step if step is not Step.CONFIRM]
     assert replace(FULL, model=None, rows=None).missing() == [Step.MODEL, Step.ROWS]
-    assert FULL.next_step() is Step.CONFIRM
     assert FULL.missing() == []
 
 
