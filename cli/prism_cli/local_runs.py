@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prism.runs.naming import is_run_id
+from prism_cli.places import noted_root
 from prism_merger.places import Places
 from prism_merger.run_files import MANIFEST, RunFiles, places_of
 
@@ -28,7 +29,8 @@ class LocalRun:
 
 def output_root(data_dir: Path, environ: Mapping[str, str]) -> Path:
     """Return the folder below which a fleet writes what people read."""
-    return Path(environ.get("PRISM_OUTPUT_ROOT") or data_dir).expanduser().absolute()
+    named = environ.get("PRISM_OUTPUT_ROOT") or noted_root(data_dir) or data_dir
+    return Path(named).expanduser().absolute()
 
 
 def find_run(root: Path, run_id: str) -> LocalRun:

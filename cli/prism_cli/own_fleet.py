@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism.runs.catalogue import ModelEntry
+from prism.runs.job import parse_job
 from prism_cli import connection as connections
 from prism_cli import fleet_file
+from prism_cli.board import Board
 from prism_cli.connection import Connection
 from prism_cli.console import count, printable, say
-from prism_cli.exits import BAD_INPUT, FAILED, CommandFailed
-from prism_cli.job_spec import JobSpec
+from prism_cli.exits import BAD_INPUT, BROKER_AWAY, FAILED, CommandFailed
+from prism_cli.idle import alone
+from prism_cli.job_spec import JobSpec, catalogue_of
 from prism_cli.kafka_cache import download_notice
+from prism_cli.local_runs import find_run, output_root
 from prism_cli.model_choice import EMBEDDED_MODEL, ModelChoice, choose, lister, switch_hint
 from prism_cli.service_log import last_words, rotate
 
@@ -35,7 +39,10 @@ LOG = "fleet.log"
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What a fleet of one's own is to be. `elsewhere`: the job's models have addresses of their own."""
+    """What a fleet of one's own is to be. `elsewhere`: the job's models have addresses of their own.
+
+    `output_root`: below which the folders that jobs name lie; None: as it was for the data folder before.
+    """
 
     data_dir: Path
     jobs_dir: Path
@@ -45,6 +52,7 @@ class FleetPlan:
     concurrency: int | None
     worker_retries: int
     elsewhere: bool
+    output_root: Path | None
 
     @property
     def notice(self) -> str | None:
@@ -61,7 +69,8 @@ class FleetPlan:
         words = [sys.executable, "-P", "-m", "prism_cli", "up", "--json", "--until-idle", f"{IDLE_S:g}"]
         words += ["--data-dir", str(self.data_dir), "--jobs-dir", str(self.jobs_dir)]
         words += ["--workers", str(self.workers), "--worker-retries", str(self.worker_retries)]
-        words += ["--output-root", str(Path.cwd()), "--model-server", server]
+        words += ["--model-server", server]
+        words += ["--output-root", str(self.output_root)] if self.output_root is not None else []
         words += [] if self.choice.embedded else ["--model", self.choice.model]
         return [*words, *(["--concurrency", str(self.concurrency)] if self.concurrency else [])]
 
@@ -90,7 +99,40 @@ def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> t
         concurrency=options.concurrency or (None if parallel.enabled else 1),
         worker_retries=spec.job.error_handling.max_worker_retries,
         elsewhere=elsewhere,
+        output_root=Path.cwd(),
     ), spec
+
+
+def plan_again(run_id: str, options: Namespace, environ: Mapping[str, str]) -> FleetPlan:
+    """Return a fleet for a run that an earlier one of this data folder has ended.
+
+    Raises CommandFailed: 4 where nothing is known of the run, 5 where its model is nowhere.
+    """
+    data_dir = connections.data_dir(options, environ).absolute()
+    manifest = find_run(output_root(data_dir, environ), run_id).manifest
+    job = parse_job(manifest.get("config_snapshot") or {}) if manifest else None
+    if job is None:
+        raise CommandFailed(
+            BROKER_AWAY, "no fleet is up, and no run of that name has ended here", printable(str(data_dir)),
+            "start the fleet that has it: prism up, or name its broker: --bootstrap",
+        )  # fmt: skip
+    # A job that names no model was answered by the fleet's own. What has an address is asked there.
+    catalogue = catalogue_of(Path.cwd() / "job.yaml")
+    asked = [name for name in job.model.chosen if name] or [
+        str(one) for one in manifest.get("models", [])[:1]
+    ]
+    here = [name for name in asked if _is_at_default_server(catalogue.entry(name))]
+    return FleetPlan(
+        data_dir=data_dir,
+        jobs_dir=Path.cwd(),
+        source_dir=data_dir,
+        workers=(job.parallelization.workers or WORKERS) if job.parallelization.enabled else 1,
+        choice=choose("auto", here[0] if here else None, environ, lister(environ)),
+        concurrency=None if job.parallelization.enabled else 1,
+        worker_retries=job.error_handling.max_worker_retries,
+        elsewhere=not here,
+        output_root=None,
+    )
 
 
 def _source_dir(spec: JobSpec, data_dir: Path) -> Path:
@@ -176,6 +218,24 @@ def assert_up(data_dir: Path, run_id: str) -> None:
             printable(str(data_dir)),
             f"go on with prism run … --resume --run-id {run_id}",
         )
+
+
+def leave(connection: Connection) -> None:
+    """Take our own fleet down, unless somebody else looks on, or has a run under way there by now."""
+    with alone(connection.data_dir) as nobody:
+        if not nobody:
+            say("the fleet stays up: another command uses it; it goes down by itself")
+            return
+        board = Board(connection)
+        try:
+            board.catch_up()
+            busy = [one.run_id for one in board.runs() if not one.ended]
+        finally:
+            board.close()
+        if busy:
+            say(f"the fleet stays up: {printable(busy[0])} is under way; it goes down by itself")
+        else:
+            take_down(connection.data_dir)
 
 
 def take_down(data_dir: Path) -> None:

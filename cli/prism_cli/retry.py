@@ -24,7 +24,7 @@ from prism_cli.arrival import known_run
 from prism_cli.board import CATCH_UP_S, Board, RunView, read_to_end
 from prism_cli.connection import Connection
 from prism_cli.console import count, printable, say
-from prism_cli.exits import BAD_INPUT, BROKER_AWAY, CommandFailed
+from prism_cli.exits import BAD_INPUT, CommandFailed
 from prism_cli.idle import looking_on
 from prism_cli.job_spec import merged
 from prism_cli.places import run_folder
@@ -50,14 +50,14 @@ def run(options: Namespace) -> int:
     environ = connections.environment()
     folder = connections.data_dir(options, environ)
     with looking_on(folder):
-        if not own_fleet.is_there(options, environ):
-            raise CommandFailed(
-                BROKER_AWAY,
-                "no fleet is up",
-                printable(str(folder)),
-                f"prism run JOB --resume --run-id {options.run_id} --on-failure retry brings its own",
-            )
-        return _retry(connections.connect(options), options)
+        if own_fleet.is_there(options, environ):
+            return _retry(connections.connect(options), options)
+        plan = own_fleet.plan_again(options.run_id, options, environ)
+        connection, own = own_fleet.bring_up(plan, options, environ)
+        code = _retry(connection, options)
+    if own and not options.detach and options.timeout is None:
+        own_fleet.leave(connection)
+    return code
 
 
 def _retry(connection: Connection, options: Namespace) -> int:

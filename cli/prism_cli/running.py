@@ -19,7 +19,7 @@ from prism_cli.board import Board, RunView
 from prism_cli.connection import Connection
 from prism_cli.console import count, printable, say
 from prism_cli.exits import BAD_INPUT, BROKER_AWAY, USAGE, CommandFailed
-from prism_cli.idle import alone, looking_on
+from prism_cli.idle import looking_on
 from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 from prism_cli.model_choice import EMBEDDED_MODEL
 from prism_cli.run_request import request_run
@@ -56,8 +56,7 @@ def run_spec(spec: JobSpec, options: Namespace, tell: Tell = tell_run) -> int:
         connection, spec, own = _fleet(spec, options, environ)
         code = _on_fleet(connection, spec, own, options, tell)
     if own and not options.detach and options.timeout is None:
-        with alone(connection.data_dir) as nobody:
-            _leave(connection, nobody)
+        own_fleet.leave(connection)
     return code
 
 
@@ -155,23 +154,6 @@ def _files(spec: JobSpec) -> str:
     if len(spec.files) == 1:
         return spec.files[0].source.path.name
     return f"{count(len(spec.files))} files"
-
-
-def _leave(connection: Connection, nobody: bool) -> None:
-    """Take our own fleet down, unless somebody else looks on, or has a run under way there by now."""
-    if not nobody:
-        say("the fleet stays up: another command uses it; it goes down by itself")
-        return
-    board = Board(connection)
-    try:
-        board.catch_up()
-        busy = [one.run_id for one in board.runs() if not one.ended]
-    finally:
-        board.close()
-    if busy:
-        say(f"the fleet stays up: {printable(busy[0])} is under way; it goes down by itself")
-    else:
-        own_fleet.take_down(connection.data_dir)
 
 
 # Looking at a run that is there

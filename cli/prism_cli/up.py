@@ -18,10 +18,9 @@ from prism_cli.fleet import Interrupted, LocalFleet, Plan
 from prism_cli.idle import IdleWatch
 from prism_cli.kafka_cache import download_notice
 from prism_cli.model_choice import EMBEDDED_MODEL, choose, lister, switch_hint
+from prism_cli.places import note_root, noted_root
 from prism_cli.processes import Event
 
-# In the data folder: the folder that jobs' folders lie in, of a fleet that was given one.
-_ROOT_NOTE = "output-root"
 # The folder of job files that is used when there is no ./jobs: that of a checkout.
 _EXAMPLE_JOBS = Path("examples/feedback")
 
@@ -30,7 +29,8 @@ def run(options: Namespace) -> int:
     """Start a fleet, keep it up until Ctrl-C or SIGTERM, stop it."""
     plan = make_plan(options, connections.environment())
     with fleet_file.owned(plan.data_dir):
-        remember_root(plan)
+        if plan.output_root is not None:
+            note_root(plan.data_dir, plan.output_root)
         fleet = LocalFleet(plan, report_json if options.json else Reporter())
         with _signals(fleet):
             return _live(fleet, options)
@@ -48,7 +48,7 @@ def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
         bootstrap=bootstrap,
         broker_port=options.broker_port,
         concurrency=options.concurrency,
-        output_root=output_root(options.output_root, connections.data_dir(options, environ).absolute()),
+        output_root=_output_root(options, environ),
         worker_retries=options.worker_retries,
     )
     settings = plan.settings(bootstrap or "127.0.0.1:1")
@@ -58,25 +58,11 @@ def make_plan(options: Namespace, environ: Mapping[str, str]) -> Plan:
     return plan
 
 
-def output_root(chosen: Path | None, data_dir: Path) -> Path | None:
-    """Return the folder below which jobs' folders lie: as said, or as it was for this data folder before.
-
-    Where the outputs of its runs lie a later fleet must find them again, to complete them.
-    """
-    note = data_dir / _ROOT_NOTE
-    if chosen is not None:
-        return chosen.absolute()
-    try:
-        known = Path(note.read_text().rstrip("\n"))
-    except (OSError, ValueError):
-        return None
-    return known if known.is_absolute() and known.is_dir() else None
-
-
-def remember_root(plan: Plan) -> None:
-    """Note where the outputs of a data folder's runs lie."""
-    if plan.output_root is not None:
-        (plan.data_dir / _ROOT_NOTE).write_text(f"{plan.output_root}\n")
+def _output_root(options: Namespace, environ: Mapping[str, str]) -> Path | None:
+    """Return the folder below which jobs' folders lie: as said, or as it was for this data folder before."""
+    if options.output_root is not None:
+        return Path(options.output_root).absolute()
+    return noted_root(connections.data_dir(options, environ).absolute())
 
 
 def jobs_dir(chosen: Path | None, environ: Mapping[str, str]) -> Path:

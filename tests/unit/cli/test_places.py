@@ -10,6 +10,8 @@ import pytest
 from prism_cli import connection, demo, doctor, fleet_file, service_log, up
 from prism_cli.console import duration, printable
 from prism_cli.exits import CommandFailed
+from prism_cli.local_runs import output_root
+from prism_cli.places import note_root, noted_root
 from tests.unit.cli.test_submission import fleet_file as fleet_file_of
 
 OPTIONS = Namespace(bootstrap=None, data_dir=None, jobs_dir=None, json=False)
@@ -183,10 +185,11 @@ def test_a_later_fleet_of_a_data_folder_finds_its_outputs_again(tmp_path: Path) 
     data, root = tmp_path / "prism-data", tmp_path / "work"
     data.mkdir()
     root.mkdir()
-    assert up.output_root(None, data) is None
-    (data / "output-root").write_text(f"{root}\n")
-    assert up.output_root(None, data) == root
-    assert up.output_root(tmp_path, data) == tmp_path
+    assert noted_root(data) is None
+    assert output_root(data, {}) == data
+    note_root(data, root)
+    assert noted_root(data) == output_root(data, {}) == root
+    assert output_root(data, {"PRISM_OUTPUT_ROOT": str(tmp_path)}) == tmp_path
     for gone in ("/no/such/folder\n", "relative\n", "\0\n"):
         (data / "output-root").write_text(gone)
-        assert up.output_root(None, data) is None
+        assert noted_root(data) is None

@@ -1,0 +1,60 @@
+"""The fleet that a run which has ended gets once more: what its manifest says of it."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prism_cli import own_fleet
+from prism_cli.exits import BROKER_AWAY, MODEL_AWAY, CommandFailed
+from prism_cli.model_choice import EMBEDDED_MODEL
+
+# Nothing listens there.
+ENVIRON = {"OLLAMA_HOST": "http://127.0.0.1:1"}
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prism-data").mkdir()
+    return Namespace(data_dir=tmp_path / "prism-data", bootstrap=None)
+
+
+def leave(folder: Path, models: list[str], **job: Any) -> None:
+    """Write the manifest of a run `a`, beside the data folder."""
+    logs = folder / "logs" / "a"
+    logs.mkdir(parents=True)
+    found = {"run_id": "a", "config_snapshot": job, "models": models, "files": []}
+    (logs / "run_manifest.json").write_text(json.dumps(found))
+    (folder / "prism-data" / "output-root").write_text(f"{folder}\n")
+
+
+def test_it_is_like_the_one_before(options: Namespace, tmp_path: Path) -> None:
+    leave(tmp_path, [EMBEDDED_MODEL], parallelization={"workers": "3"})
+    plan = own_fleet.plan_again("a", options, ENVIRON)
+    assert (plan.workers, plan.choice.embedded, plan.elsewhere) == (3, True, False)
+    assert "--output-root" not in plan.command(), "where the outputs lie is noted in the data folder"
+
+
+def test_a_model_that_is_gone_is_said(options: Namespace, tmp_path: Path) -> None:
+    leave(tmp_path, ["llama3.2"], model={"name": "llama3.2"})
+    with pytest.raises(CommandFailed) as caught:
+        own_fleet.plan_again("a", options, ENVIRON)
+    assert caught.value.code == MODEL_AWAY
+
+
+def test_a_model_with_an_address_is_asked_there(options: Namespace, tmp_path: Path) -> None:
+    leave(tmp_path, ["far"], model={"names": ["far", "away"]})
+    entries = [{"name": name, "base_url": "http://127.0.0.1:2"} for name in ("far", "away")]
+    (tmp_path / "models.json").write_text(json.dumps({"available_models": entries, "batch_sizes": []}))
+    plan = own_fleet.plan_again("a", options, ENVIRON)
+    assert plan.elsewhere
+    assert plan.notice is None
+
+
+def test_a_run_that_nobody_knows_needs_the_fleet_that_has_it(options: Namespace) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        own_fleet.plan_again("a", options, ENVIRON)
+    assert caught.value.code == BROKER_AWAY
