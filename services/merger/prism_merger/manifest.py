@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prism.messages import RunFile, RunState
@@ -106,7 +107,7 @@ def _failed_ranges(run: RunAccount, plan: RunPlan, places: Places) -> str | None
 
 
 def reports_of(run: RunAccount, plan: RunPlan, places: Places) -> list[str] | None:
-    """Return the run's summary, analytics and report as messages name them; None before it is settled."""
+    """Return what was written of a run's rows, as messages name it; None before it is settled."""
     if run.reports is ReportsState.DUE:
         return None
     wanted = plan.job.monitoring
@@ -114,9 +115,17 @@ def reports_of(run: RunAccount, plan: RunPlan, places: Places) -> list[str] | No
         places.summary(run.run_id) if wanted.create_summaries else None,
         places.analytics(run.run_id) if wanted.create_analytics else None,
         places.report(run.run_id) if wanted.create_summaries else None,
+        _disagreements(run, plan, places) if wanted.create_summaries else None,
     ]
     written = paths if run.reports is ReportsState.WRITTEN else []
     return [places.relative(path) for path in written if path is not None]
+
+
+def _disagreements(run: RunAccount, plan: RunPlan, places: Places) -> Path | None:
+    """Return the rows on which models differ; None where none were compared, or the rows were gone."""
+    path = places.disagreements(run.run_id)
+    compared = not plan.record.parent and any(one.is_joined for one in plan.units)
+    return path if compared and path.exists() else None
 
 
 def _cost(run: RunAccount, plan: RunPlan) -> dict[str, str] | None:

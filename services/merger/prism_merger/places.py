@@ -77,8 +77,12 @@ class Places:
         """Return the path of the run's page of plots."""
         return self.logs(run_id) / f"report_{run_id}.html"
 
+    def disagreements(self, run_id: str) -> Path:
+        """Return the path of the rows on which a run's models differ."""
+        return self.logs(run_id) / "disagreements.csv"
+
     def reports(self, run_id: str) -> list[Path]:
-        """Return the paths of all three."""
+        """Return the paths of summary, analytics and report."""
         return [self.summary(run_id), self.analytics(run_id), self.report(run_id)]
 
     def status(self, run_id: str) -> Path:

@@ -13,18 +13,19 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prism.messages import RunState
-from prism.runs.columns import output_columns
+from prism.runs.columns import joined, output_columns
 from prism.service import fault
 from prism.service.logs import get_logger
+from prism.tables import render_line
 from prism_merger.accounts import FileAccount, ReportsState, RunAccount, Stage
 from prism_merger.ledger import Ledger
 from prism_merger.manifest import manifest
 from prism_merger.places import Places
-from prism_merger.plans import RunPlan
+from prism_merger.plans import RunPlan, Unit
 from prism_merger.publication import Publisher
 from prism_merger.reports.facts import CodedColumn, Facts, FileFacts
 from prism_merger.store import Store
@@ -122,7 +123,7 @@ class Reporter:
         except Exception as error:  # what nobody foresaw of one run must not stop the others
             self._failed(run, repr(error))
             return
-        rows = sum(one.rows for one in facts.files)
+        rows = sum(one.asked for one in facts.files)
         self._writing = _Writing(run.run_id, process, now + _DEADLINE_S + rows * _DEADLINE_S_PER_ROW)
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -202,10 +203,9 @@ class Reporter:
 
 def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | None, store: Store) -> Facts:
     """Return what the reports of a run are made from."""
-    prompt = plan.record.prompt
-    coded = prompt.get("columns_to_code", [])
-    shown = _shown_names(plan, coded)
+    files = list(_files(run, plan, places, store))
     wanted = plan.job.monitoring
+    side_by_side = wanted.create_summaries and any(one.models for one in files)
     return Facts(
         run_id=run.run_id,
         parent=plan.record.parent,
@@ -214,36 +214,70 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         retries=plan.job.model.retries,
         delay=plan.job.model.delay,
         manifest=manifest(run, plan, places, state),
-        coded=[
-            CodedColumn(
-                name=name,
-                shown=shown[number],
-                labels=prompt.get("labels", {}).get(name),
-                ruled=prompt.get("ruled", {}).get(name, []),
-            )
-            for number, name in enumerate(coded)
-        ],
-        files=[_file_facts(run.files[one.label], plan, places, store) for one in plan.record.files
-               if one.label in run.files],
-        warnings=[f"prompt file: {one}" for one in prompt.get("warnings", [])],
+        coded=_coded(plan),
+        files=files,
+        warnings=[f"prompt file: {one}" for one in plan.record.prompt.get("warnings", [])],
         missing_reason=run.missing_reason or "unknown",
         timeline=[tuple(one) for one in run.timeline.moments],
         store=str(store.path.absolute()),
         summary=str(places.summary(run.run_id)) if wanted.create_summaries else None,
         analytics=str(places.analytics(run.run_id)) if wanted.create_analytics else None,
         report=str(places.report(run.run_id)) if wanted.create_summaries else None,
-    )  # fmt: skip
+        disagreements=str(places.disagreements(run.run_id)) if side_by_side else None,
+    )
 
 
-def _shown_names(plan: RunPlan, coded: list[str]) -> list[str]:
-    """Return the coded columns as the first file's output calls them."""
+def _coded(plan: RunPlan) -> list[CodedColumn]:
+    """Return the coded columns as the first file's output calls them, each once for each of its models."""
     columns = next((one.columns for one in plan.record.files if one.columns), [])
-    return output_columns(columns, coded)[len(columns) : len(columns) + len(coded)]
+    models = list(dict.fromkeys(one.model for one in plan.record.files))
+    names = joined(plan.coded, models) if any(models) else plan.coded
+    shown = output_columns(columns, names)[len(columns) :]
+    labels, ruled = plan.record.prompt.get("labels", {}), plan.record.prompt.get("ruled", {})
+    pairs = [(name, model) for name in plan.coded for model in models]
+    return [
+        CodedColumn(
+            name=name, shown=shown[number], model=model, labels=labels.get(name), ruled=ruled.get(name, [])
+        )
+        for number, (name, model) in enumerate(pairs)
+    ]
+
+
+def _files(run: RunAccount, plan: RunPlan, places: Places, store: Store) -> Iterator[FileFacts]:
+    for unit in plan.units:
+        accounts = [run.files[one.label] for one in unit.files if one.label in run.files]
+        # The rows that a retry did with one model and with another are not the same.
+        if unit.is_joined and not plan.record.parent and len(accounts) == len(unit.files):
+            yield _joined_facts(accounts, unit, plan, places, store)
+        else:
+            yield from (_file_facts(one, plan, places, store) for one in accounts)
+
+
+def _joined_facts(
+    accounts: Sequence[FileAccount], unit: Unit, plan: RunPlan, places: Places, store: Store
+) -> FileFacts:
+    source = unit.files[0]
+    stored = bool(source.columns) and any(store.has_rows(one.file_id) for one in accounts)
+    header = render_line(plan.columns(unit), source.delimiter).encode()
+    return FileFacts(
+        label=unit.label,
+        columns=source.columns,
+        delimiter=source.delimiter,
+        ranges=source.ranges,
+        rows=source.rows,
+        rows_ok=sum(one.ok for one in accounts),
+        rows_failed=sum(one.rows_failed for one in accounts),
+        rows_missing=sum(one.missing for one in accounts),
+        models=list(unit.models),
+        file_ids=[one.file_id for one in accounts] if stored else [],
+        csv=None if stored else _published_csv(accounts[0], header, places),
+    )
 
 
 def _file_facts(file: FileAccount, plan: RunPlan, places: Places, store: Store) -> FileFacts:
     source = plan.file(file.label)
     stored = bool(source.columns) and store.has_rows(file.file_id)
+    header = plan.renderers[file.label].header if file.label in plan.renderers else b""
     return FileFacts(
         label=file.label,
         columns=source.columns,
@@ -253,20 +287,20 @@ def _file_facts(file: FileAccount, plan: RunPlan, places: Places, store: Store) 
         rows_ok=file.ok,
         rows_failed=file.rows_failed,
         rows_missing=file.missing,
-        file_id=file.file_id if stored else None,
-        csv=None if stored else _published_csv(file, plan, places),
+        model=source.model,
+        file_ids=[file.file_id] if stored else [],
+        csv=None if stored else _published_csv(file, header, places),
     )
 
 
-def _published_csv(file: FileAccount, plan: RunPlan, places: Places) -> str | None:
+def _published_csv(file: FileAccount, header: bytes, places: Places) -> str | None:
     """Return the published file if it is a CSV with all columns: after a lost volume the rows are there."""
     mark = file.outputs.get("csv")
-    if mark is None or not mark.named or mark.uri or file.label not in plan.renderers:
+    if mark is None or not mark.named or mark.uri or not header:
         return None
     path = places.output(mark.name)
-    wanted = plan.renderers[file.label].header
     try:
         with path.open("rb") as stream:
-            return str(path) if stream.read(len(wanted)) == wanted else None
+            return str(path) if stream.read(len(header)) == header else None
     except OSError:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prism.messages import Result, ResultRow, RunRecord, RunState, Usage
+from prism.messages import Cursor, CutPosition, FileCursor, Result, ResultRow, RunRecord, RunState, Usage
 from prism_merger.reporting import facts_of
 from prism_merger.reports.facts import Facts
 from tests.unit.merger.world import World, run_record
@@ -32,6 +32,9 @@ HOSTILE = (
 Row = tuple[str, Sequence[str] | None]
 """A message, and its three values; None for a failed row."""
 
+Compared = tuple[str, Sequence[Sequence[str] | None]]
+"""A message, and of each model its three values; None where it failed."""
+
 
 def merged(
     folder: Path,
@@ -50,6 +53,45 @@ def merged(
     return world, record
 
 
+def compared(
+    folder: Path,
+    rows: Sequence[Compared],
+    models: Sequence[str] = ("a", "b"),
+    batch: int = 10,
+    labels: Sequence[str] = ("march",),
+    job: dict[str, Any] | None = None,
+    without: Sequence[tuple[str, int]] = (),
+) -> World:
+    """A run in which each of several models did every row of each file; told.
+
+    `without`: variants and sequences that never came back, of a run that was cancelled.
+    """
+    names = {"model": {"names": list(models), "batch_size": batch}}
+    record = run_record("r1", rows=len(rows), batch=batch, job=names | (job or {}), labels=labels)
+    variants = [
+        one.model_copy(update={"label": f"{one.label}.{model}", "origin": one.label, "model": model})
+        for one in record.files
+        for model in models
+    ]
+    record = record.model_copy(update={"prompt": PROMPT, "files": variants})
+    world = World(folder, [record])
+    answers = {
+        model: [(text, values[number]) for text, values in rows] for number, model in enumerate(models)
+    }
+    world.merge(
+        _result(record, answers[one.model], sequence, batch, one.label, one.model)
+        for one in variants
+        for sequence in range(one.batches)
+        if (one.label, sequence) not in without
+    )
+    if without:
+        fed = {one.label: FileCursor(next=CutPosition(sequence=one.batches)) for one in variants}
+        world.cursor = Cursor(run_id="r1", epoch=1, files=fed)
+        world.take_in(record.model_copy(update={"state": RunState.CANCELLED, "epoch": 2}))
+    world.finish(silent_s=1_000.0)
+    return world
+
+
 def finished(folder: Path, rows: Sequence[Row], **options: Any) -> World:
     """A run that was told."""
     world, record = merged(folder, rows, **options)
@@ -63,10 +105,12 @@ def facts(world: World, run_id: str = "r1", state: RunState = RunState.MERGING) 
     return facts_of(world.run(run_id), plan, world.places.of(plan.job), state, world.store)
 
 
-def _result(record: RunRecord, rows: Sequence[Row], sequence: int, batch: int) -> Result:
+def _result(
+    record: RunRecord, rows: Sequence[Row], sequence: int, batch: int, label: str = "march", model: str = "m"
+) -> Result:
     first = sequence * batch
     return Result(
-        run_id=record.run_id, label="march", sequence=sequence, first_row=first, model="m", batch_size=batch,
+        run_id=record.run_id, label=label, sequence=sequence, first_row=first, model=model, batch_size=batch,
         rows=[
             _row(first + number, *one) for number, one in enumerate(rows[first : first + batch])
         ],

@@ -1,9 +1,11 @@
 """Merged rows as pieces of CSV of a few MiB, whatever a cell holds: memory does not grow with the rows."""
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_merger.joining import Shape, join, stored_lines
 from prism_merger.store import RowReader
 
 BLOCK_BYTES = 8 << 20
@@ -37,6 +39,47 @@ def stored_blocks(
             lines, stretches, size, count = [], [], 0, 0
     if lines:
         yield Block(b"".join(lines), tuple(stretches))
+
+
+def joined_blocks(
+    rows: RowReader, file_ids: Sequence[int], shape: Shape, most_bytes: int = BLOCK_BYTES
+) -> Iterator[Block]:
+    """Yield the rows of several models' files side by side, as they are published."""
+    lines: list[bytes] = []
+    numbers: list[int] = []
+    size = 0
+    joined = join(shape, [stored_lines(rows, one) for one in file_ids])
+    for line, number in zip(joined, _row_numbers(rows, file_ids), strict=True):
+        lines.append(line.content)
+        numbers.append(number)
+        size += len(line.content)
+        if size >= most_bytes or len(lines) >= BLOCK_ROWS:
+            yield Block(b"".join(lines), _stretches(numbers))
+            lines, numbers, size = [], [], 0
+    if lines:
+        yield Block(b"".join(lines), _stretches(numbers))
+
+
+def _row_numbers(rows: RowReader, file_ids: Sequence[int]) -> Iterator[int]:
+    """Yield the number of each row that is there of one file at least."""
+    end = 0
+    for first, behind in heapq.merge(*(_spans(rows, one) for one in file_ids)):
+        yield from range(max(first, end), behind)
+        end = max(end, behind)
+
+
+def _spans(rows: RowReader, file_id: int) -> Iterator[tuple[int, int]]:
+    return ((first, first + count) for _, first, count in rows.spans(file_id))
+
+
+def _stretches(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == sum(found[-1]):
+            found[-1][1] += 1
+        else:
+            found.append([number, 1])
+    return tuple((first, count) for first, count in found)
 
 
 def file_blocks(path: Path, most_bytes: int = BLOCK_BYTES) -> Iterator[Block]:

@@ -13,12 +13,14 @@ class CodedColumn(Part):
     Attributes:
         name: as the prompt file calls it.
         shown: as the output calls it.
+        model: which of several models filled it; none: the run's only one, or each batch another.
         labels: the prompt's list; None for free text.
         ruled: what the prompt's own rules put there beside.
     """
 
     name: str
     shown: str
+    model: str = ""
     labels: list[str] | None = None
     ruled: list[str] = []
 
@@ -27,6 +29,13 @@ class FileFacts(Part):
     """One file, and where its merged rows are: in the store, or in a published CSV with all columns.
 
     Neither: nothing is known but the counts. `ranges`: see RunFile.
+
+    Attributes:
+        rows: of the input.
+        rows_ok, rows_failed, rows_missing: add up to `asked`; missing ones count as failed.
+        models: those whose answers stand side by side in each row, in the columns' order.
+        model: whose answers these are, where each of several models has a file of its own (a retry).
+        file_ids: in the store; of `models` one each.
     """
 
     label: str
@@ -37,12 +46,19 @@ class FileFacts(Part):
     rows_ok: int = 0
     rows_failed: int = 0
     rows_missing: int = 0
-    file_id: int | None = None
+    models: list[str] = []
+    model: str = ""
+    file_ids: list[int] = []
     csv: str | None = None
 
     @property
+    def asked(self) -> int:
+        """Answers that were asked for: one for each row, or one for each row and model."""
+        return self.rows * max(1, len(self.models))
+
+    @property
     def rows_merged(self) -> int:
-        """Rows that have come back."""
+        """Answers that have come back, failed ones included."""
         return self.rows_ok + self.rows_failed - self.rows_missing
 
     def number(self, ordinal: int) -> int:
@@ -55,7 +71,11 @@ class FileFacts(Part):
 
 
 class Facts(Part):
-    """One run. `manifest` is its `run_manifest.json`; paths are absolute."""
+    """One run. `manifest` is its `run_manifest.json`; paths are absolute.
+
+    `coded`: where every model does every row, each column once for each model, as the output has them.
+    `disagreements`: only where models' answers stand side by side.
+    """
 
     run_id: str
     parent: str = ""
@@ -75,6 +95,12 @@ class Facts(Part):
     summary: str | None = None
     analytics: str | None = None
     report: str | None = None
+    disagreements: str | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """The models whose answers stand side by side; none where a row has one answer."""
+        return next((one.models for one in self.files if one.models), [])
 
     @property
     def wants_nothing(self) -> bool:

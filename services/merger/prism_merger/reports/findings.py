@@ -122,8 +122,71 @@ class TextLengths:
 
 
 @dataclass(frozen=True, slots=True)
+class PairAgreement:
+    """Two models on one column.
+
+    Attributes:
+        first, second: the models.
+        rows: that both answered; `same`: alike.
+        kappa: Cohen's; None where nothing could have differed, or more labels came up than it is made for.
+        table: rows by what the one and the other gave; None without rows.
+    """
+
+    first: str
+    second: str
+    rows: int
+    same: int
+    kappa: float | None
+    table: CrossTable | None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnAgreement:
+    """All models on one column.
+
+    Attributes:
+        column: as the prompt calls it.
+        asked: rows; `rows`: that every model answered; `same`: all alike.
+        alpha: Krippendorff's, nominal, of those rows; None as for kappa.
+        crowded: whether a measure is left out because too many labels came up.
+    """
+
+    column: str
+    asked: int
+    rows: int
+    same: int
+    alpha: float | None
+    crowded: bool
+    pairs: tuple[PairAgreement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What each of several models gave in one column; nothing where it failed. `differ`: whether two do."""
+
+    column: str
+    given: tuple[str, ...]
+    differ: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row on which models differ. `row`: its number in the file, from 1."""
+
+    label: str
+    row: int
+    row_id: str
+    message: str
+    answers: tuple[Answers, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
-    """All of it. `problem`: why the rows could not be counted; then what is counted is left out."""
+    """All of it. `problem`: why the rows could not be counted; then what is counted is left out.
+
+    Of several models side by side: `complete` rows have an answer of each; in `differing` rows two of those
+    that answered differ in a column with labels, and `differences` are some of them.
+    """
 
     distributions: tuple[Distribution, ...] = ()
     cross: CrossTable | None = None
@@ -133,6 +196,10 @@ class Findings:
     stretches: tuple[Stretch, ...] = ()
     message_lengths: tuple[TextLengths, ...] = ()
     free_texts: tuple[TextLengths, ...] = ()
+    complete: int | None = None
+    agreement: tuple[ColumnAgreement, ...] = ()
+    differing: int = 0
+    differences: tuple[Difference, ...] = ()
     problem: str = ""
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from prism_merger.reports.facts import Facts
-from prism_merger.reports.figures import Figures
+from prism_merger.reports.figures import Figures, ModelFigures
 from prism_merger.reports.findings import Findings
 from prism_merger.reports.texts import moment, number, one_line, percent
 
@@ -27,12 +28,60 @@ def state(facts: Facts) -> str:
 
 def headline(facts: Facts, found: Figures) -> str:
     """Return the run in one sentence."""
-    files = len(facts.files)
-    what = f"{number(found.rows)} rows" + (f" of {number(files)} files" if files > 1 else "")
+    again = {one.model for one in facts.files if one.model}
+    what = f"{number(found.inputs)} rows" + _files(facts) + _models(facts, found)
+    if again:  # a retry has a file of its own for each model
+        what = f"{number(found.rows)} answers of {number(len(again))} model{'s' if len(again) > 1 else ''}"
     if not found.rows:
         return f"{what}: there was nothing to do."
     failed = f", {number(found.failed)} failed ({percent(found.failed, found.rows)})" if found.failed else ""
-    return f"{what}: {number(found.ok)} ok{failed}."
+    answers = f"{number(found.rows)} answers, " if found.side_by_side else ""
+    return f"{what}: {answers}{number(found.ok)} ok{failed}."
+
+
+def _files(facts: Facts) -> str:
+    files = len(facts.files)
+    return f" of {number(files)} files" if files > 1 else ""
+
+
+def _models(facts: Facts, found: Figures) -> str:
+    if facts.models:
+        return f" by {number(found.models)} models"
+    shared = facts.manifest.get("model_mode") == "split" and found.models > 1
+    return f" shared by {number(found.models)} models" if shared else ""
+
+
+def answered_by_all(found: Figures, findings: Findings) -> str:
+    """Return how many rows can be compared, in a sentence or two."""
+    complete = findings.complete or 0
+    rest = found.inputs - complete
+    text = f"{number(complete)} of {number(found.inputs)} rows have an answer of every model."
+    if rest:
+        text += f" The other {number(rest)} lack one at least: there only those that answered are compared."
+    return text
+
+
+def fared(found: Figures) -> tuple[str, str]:
+    """Return what the counts of a file, ok and failed, are called."""
+    return ("answers ok", "answers failed") if found.side_by_side else ("ok", "failed")
+
+
+MODEL_HEADER = ("model", "rows", "of all", "ok", "failed", "calls", "tokens", "cost", "seconds a row")
+
+
+def model_cells(one: ModelFigures, found: Figures) -> tuple[str, ...]:
+    """Return one model's figures under MODEL_HEADER, its name left out."""
+    cost = "–" if one.cost is None else f"{one.cost} {one.currency}"
+    seconds = "–" if one.seconds_per_row is None else number(one.seconds_per_row)
+    counts = map(number, (one.ok, one.failed, one.calls, one.tokens))
+    return (number(one.rows), percent(one.rows, found.inputs), *counts, cost, seconds)
+
+
+MEASURES = (
+    "kappa (Cohen's, of two models) and alpha (Krippendorff's, nominal, of the rows that all have answered):"
+    " 1 is full agreement, 0 is what chance alone would give; – where nothing could have differed"
+)
+CROWDED = "too many different labels came up for some of the measures"
 
 
 def settings(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -50,7 +99,7 @@ def settings(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "model digest", str(digest)
     yield "rows per call", number(facts.batch_size)
     yield "tries per row", f"{number(facts.retries)}, the second after {facts.delay:g} s"
-    yield "columns to code", ", ".join(one.name for one in facts.coded) or "–"
+    yield "columns to code", ", ".join(dict.fromkeys(one.name for one in facts.coded)) or "–"
     yield "prompt SHA-256", str(manifest.get("prompt_sha256") or "–")
     if manifest.get("sort_by"):
         yield "sorted by", str(manifest["sort_by"]["column"])
@@ -77,11 +126,10 @@ def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
         yield f"What the rows say is left out here: {findings.problem}."
     missing = sum(one.rows_missing for one in facts.files)
     if missing:
-        yield f"{number(missing)} rows never came back; they count as failed."
+        yield f"{number(missing)} {found.counted}s never came back; they count as failed."
     if _RULES in manifest["models"]:
         yield f"{_RULES} answers by rules: it is no language model; its answers are for trying things out."
-    if len(manifest["model_digests"]) > 1:
-        yield "The model changed while the run went on: answers of two models stand side by side."
+    yield from _changed(manifest)
     if found.extra_calls:
         yield f"At most {number(found.extra_calls)} model calls were paid twice, after a process had died."
     sort = manifest.get("sort_by") or {}
@@ -91,6 +139,17 @@ def warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
         if one.renamed_because:
             yield f"{one.path}: {one.renamed_because}."
     yield from facts.warnings
+
+
+def _changed(manifest: dict[str, Any]) -> Iterator[str]:
+    by_model = manifest.get("by_model", {})
+    digests = {f"{name} ": one["digests"] for name, one in by_model.items()} or {
+        "": manifest["model_digests"]
+    }
+    for name, found in digests.items():
+        if len(found) > 1:
+            what = f"The model {name}changed while the run went on"
+            yield f"{what}: answers of two models stand side by side."
 
 
 @dataclass(frozen=True, slots=True)

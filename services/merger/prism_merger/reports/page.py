@@ -11,25 +11,28 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import islice
+from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
 from prism_merger.reports import outline
 from prism_merger.reports.facts import Facts
-from prism_merger.reports.figures import Figures
-from prism_merger.reports.findings import Failure, Findings
+from prism_merger.reports.figures import Figures, ModelFigures, model_figures
+from prism_merger.reports.findings import ColumnAgreement, Failure, Findings
 from prism_merger.reports.plots import (
     Plot,
+    agreement_plots,
     cross_plots,
     distribution_plots,
     failure_plots,
     length_plots,
     pace_plots,
 )
-from prism_merger.reports.texts import duration, number, one_line, percent
+from prism_merger.reports.texts import duration, measure, number, one_line, percent
 
 _MOST_FILES = 200
 _ORGANIC_SHOWN = 100
+_MOST_PAIRS = 28
 _BADGES = {"completed": "", "completed_with_failures": " part", "withheld": " part"}
 # What a number column holds, for aligning it.
 _NUMERIC = frozenset("0123456789,.%<>– ")
@@ -84,6 +87,12 @@ def _policy(*scripts: str) -> str:
 
 def _body(facts: Facts, found: Figures, findings: Findings, plots: _Plots) -> Iterator[str]:
     yield from _head(facts, found, findings)
+    models = model_figures(facts)
+    if models:
+        yield _section("The models", _models(models, found))
+    if findings.complete is not None:
+        cards = [*_agreement(found, findings), *plots.cards(agreement_plots(findings))]
+        yield _section("Agreement of the models", [*cards, *_differences(facts, findings)])
     if findings.distributions:
         yield _section("Answers", plots.cards(distribution_plots(findings)))
     if findings.cross is not None:
@@ -91,11 +100,11 @@ def _body(facts: Facts, found: Figures, findings: Findings, plots: _Plots) -> It
     if findings.organic:
         yield _section("Labels proposed for the taxonomy", _organic(findings))
     if findings.failures:
-        cards = [*plots.cards(failure_plots(findings)), *_failed(facts, findings.failures)]
+        cards = [*plots.cards(failure_plots(findings, found.counted)), *_failed(facts, findings.failures)]
         yield _section("Failed rows", cards)
     if findings.message_lengths or findings.free_texts:
         yield _section("Texts", plots.cards(length_plots(findings)))
-    yield _section("The run", [*plots.cards(pace_plots(facts.timeline)), *_run(facts)])
+    yield _section("The run", [*plots.cards(pace_plots(facts.timeline, found.counted)), *_run(facts, found)])
     yield f"<footer>PRISM · <span class=mono>{_text(facts.run_id, 130)}</span></footer>"
 
 
@@ -124,20 +133,75 @@ def _head(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
 
 
 def _tiles(found: Figures) -> Iterator[tuple[str, str]]:
-    yield number(found.rows), "rows in"
-    yield percent(found.ok, found.rows), f"ok, {number(found.ok)} rows"
+    yield number(found.inputs), "rows in"
+    if found.models > 1:
+        yield number(found.models), "models"
+    yield percent(found.ok, found.rows), f"ok, {number(found.ok)} {found.counted}s"
     yield duration(found.total_s), "from start to publication"
     if found.rows_per_s is not None:
-        yield number(found.rows_per_s), "rows a second"
+        yield number(found.rows_per_s), f"{found.counted}s a second"
     if found.tokens_per_s:
         yield number(found.tokens_per_s), "tokens a second"
     if found.tokens_per_row:
-        yield number(found.tokens_per_row), "tokens a row"
+        yield number(found.tokens_per_row), f"tokens per {found.counted}"
     yield number(found.calls), "model calls"
     if found.reused:
         yield number(found.reused), "rows answered as their equals"
     if found.cost is not None:
         yield f"{found.cost} {found.currency}", "cost"
+
+
+def _models(models: Sequence[ModelFigures], found: Figures) -> Iterator[str]:
+    rows = [(f"<code>{_text(one.name)}</code>", *outline.model_cells(one, found)) for one in models]
+    yield _wide(_table(outline.MODEL_HEADER, rows, "lrrrrrrrr"))
+
+
+def _agreement(found: Figures, findings: Findings) -> Iterator[str]:
+    intro = f"<p class=note>{_text(outline.answered_by_all(found, findings), 300)}</p>"
+    rows = [
+        (
+            f"<code>{_text(one.column)}</code>", _text(who, 200), number(compared), number(same),
+            percent(same, compared), kappa, alpha,
+        )
+        for one in findings.agreement
+        for who, compared, same, kappa, alpha in _compared(one)
+    ]  # fmt: skip
+    header = ("column", "models", "rows", "alike", "share", "kappa", "alpha")
+    notes = [outline.MEASURES] if rows else []
+    notes += [outline.CROWDED] if any(one.crowded for one in findings.agreement) else []
+    shown = _table(header, rows, "llrrrrr") if rows else ""
+    yield _wide(f"{intro}{shown}" + "".join(f"<p class=note>{_text(one, 300)}</p>" for one in notes))
+
+
+def _compared(one: ColumnAgreement) -> Iterator[tuple[str, int, int, str, str]]:
+    """Yield the models, rows, rows alike, kappa and alpha of each line of a column."""
+    if len(one.pairs) > 1:
+        yield "all", one.rows, one.same, "", measure(one.alpha)
+    for pair in one.pairs[:_MOST_PAIRS]:
+        alpha = measure(one.alpha) if len(one.pairs) == 1 else ""
+        yield f"{pair.first} and {pair.second}", pair.rows, pair.same, measure(pair.kappa), alpha
+
+
+def _differences(facts: Facts, findings: Findings) -> Iterator[str]:
+    if not findings.differences:
+        return
+    rows = [
+        (
+            _text(one.label), f"<code>{_text(one.row_id or f'row {one.row}')}</code>",
+            _text(one.message, 120), _text(answers.column),
+            *(f"<code>{_text(value)}</code>" if value else "–" for value in answers.given),
+        )
+        for one in findings.differences
+        for answers in one.answers
+        if answers.differ
+    ]  # fmt: skip
+    header = ("file", "row", "message", "column", *(_text(one) for one in facts.models))
+    where = f" of {number(findings.differing)}"
+    where += f"; all are in {_text(Path(facts.disagreements).name)}" if facts.disagreements else ""
+    yield _wide(
+        f"<h3>Where they differ</h3><p class=note>{len(findings.differences)} rows{where}</p>"
+        + _table(header, rows, "l" * len(header))
+    )
 
 
 def _organic(findings: Findings) -> Iterator[str]:
@@ -184,7 +248,7 @@ def _retry(facts: Facts) -> str:
     )
 
 
-def _run(facts: Facts) -> Iterator[str]:
+def _run(facts: Facts, found: Figures) -> Iterator[str]:
     entries = [*outline.settings(facts), *outline.times(facts)]
     rows = "".join(
         f"<tr><td class=name>{_text(name)}<td class=mono>{_text(value, 300)}</tr>" for name, value in entries
@@ -194,7 +258,7 @@ def _run(facts: Facts) -> Iterator[str]:
         (_text(one.label), number(one.rows), number(one.rows_ok), number(one.rows_failed))
         for one in facts.files[:_MOST_FILES]
     ]
-    yield _wide(f"<h3>Files</h3>{_table(('file', 'rows', 'ok', 'failed'), per_file, 'lrrr')}")
+    yield _wide(f"<h3>Files</h3>{_table(('file', 'rows', *outline.fared(found)), per_file, 'lrrr')}")
     published = [
         (
             f"<span class=mono>{_text(one.path, 300)}</span>", number(one.rows), number(one.bytes),

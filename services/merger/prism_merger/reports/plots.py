@@ -6,7 +6,7 @@ another's double. Plotly reads a little HTML in texts, so that every text of our
 
 import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prism_merger.reports.counting import Lengths
@@ -19,11 +19,12 @@ from prism_merger.reports.findings import (
     Origin,
     Stretch,
 )
-from prism_merger.reports.texts import duration, number, one_line, percent
+from prism_merger.reports.texts import duration, measure, number, one_line, percent
 
 _BAR_PIXELS = 30
 _TICK_CHARACTERS = 36
 _LEAST_STEPS = 3
+_MOST_COMPARED = 3
 _TONES = {Origin.ORGANIC: "accent", Origin.RULED: "muted", Origin.OTHERS: "muted"}
 
 
@@ -50,23 +51,33 @@ def cross_plots(findings: Findings) -> Iterator[Plot]:
         yield _heat_map(findings.cross)
 
 
-def failure_plots(findings: Findings) -> Iterator[Plot]:
-    """Yield the failures by reason, and where in the files they are."""
+def agreement_plots(findings: Findings) -> Iterator[Plot]:
+    """Yield what two models make of the same rows, for the first columns and pairs."""
+    for column in findings.agreement[:_MOST_COMPARED]:
+        for pair in column.pairs[:_MOST_COMPARED]:
+            if pair.table is not None:
+                plot = _heat_map(pair.table)
+                alike = f"{percent(pair.same, pair.rows)} alike, kappa {measure(pair.kappa)}"
+                yield replace(plot, note=f"{plot.note}, {alike}")
+
+
+def failure_plots(findings: Findings, counted: str = "row") -> Iterator[Plot]:
+    """Yield the failures by reason, and where in the files they are. `counted`: see Figures."""
     if findings.failures:
-        yield _reasons(findings.failures)
+        yield _reasons(findings.failures, counted)
     if any(any(one.failed) and len(one.rows) > 1 for one in findings.stretches):
         yield _positions(findings.stretches)
 
 
-def pace_plots(timeline: Sequence[tuple[float, int, int, int]]) -> Iterator[Plot]:
-    """Yield rows per second over time, where there are moments enough."""
+def pace_plots(timeline: Sequence[tuple[float, int, int, int]], counted: str = "row") -> Iterator[Plot]:
+    """Yield rows per second over time, where there are moments enough. `counted`: see Figures."""
     steps = list(paces(timeline))
     if len(steps) < _LEAST_STEPS:
         return
     unit, seconds = ("min", 60) if timeline[-1][0] >= 600 else ("s", 1)
     ends = [*(one.start for one in steps), timeline[-1][0]]
     yield Plot(
-        title="Rows a second",
+        title=f"{counted.capitalize()}s a second",
         note="from the first result to the last",
         data=[
             {
@@ -78,7 +89,7 @@ def pace_plots(timeline: Sequence[tuple[float, int, int, int]]) -> Iterator[Plot
                 "x": [round(one / seconds, 3) for one in ends],
                 "y": [round(one.rows_per_s, 3) for one in [*steps, steps[-1]]],
                 "text": [f"{number(one.tokens_per_s)} tokens/s" for one in [*steps, steps[-1]]],
-                "hovertemplate": "%{y:,.2f} rows/s<br>%{text}<extra></extra>",
+                "hovertemplate": f"%{{y:,.2f}} {counted}s/s" + "<br>%{text}<extra></extra>",
             }
         ],
         layout={
@@ -87,7 +98,7 @@ def pace_plots(timeline: Sequence[tuple[float, int, int, int]]) -> Iterator[Plot
             "yaxis": {"rangemode": "tozero"},
         },
         rows=[
-            ("after", "rows/s", "tokens/s"),
+            ("after", f"{counted}s/s", "tokens/s"),
             *((duration(one.start), number(one.rows_per_s), number(one.tokens_per_s)) for one in steps),
         ],
     )
@@ -124,15 +135,15 @@ def _distribution(one: Distribution) -> Plot:
     )  # fmt: skip
 
 
-def _reasons(failures: Sequence[Failure]) -> Plot:
+def _reasons(failures: Sequence[Failure], counted: str) -> Plot:
     names, counts = [one.reason for one in failures], [one.count for one in failures]
     return Plot(
         title="Why rows failed",
-        note=f"{number(sum(counts))} failed rows by reason",
+        note=f"{number(sum(counts))} failed {counted}s by reason",
         data=[_bars(names, counts, sum(counts), ["bad"] * len(names))],
         layout=_bar_layout(names),
         rows=[
-            ("reason", "rows", "share"),
+            ("reason", f"{counted}s", "share"),
             *((one_line(one.reason), number(one.count), percent(one.count, sum(counts))) for one in failures),
         ],
     )

@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 from prism_merger.reports import outline
 from prism_merger.reports.facts import Facts
-from prism_merger.reports.figures import Figures, measures
+from prism_merger.reports.figures import Figures, measures, model_figures
 from prism_merger.reports.findings import CrossTable, Distribution, Failure, Findings, Origin, Sample
-from prism_merger.reports.texts import bar, code, duration, number, one_line, percent, table
+from prism_merger.reports.texts import bar, code, duration, measure, number, one_line, percent, table
 
 _CROSS_MOST = 8
 _MOST_FILES = 50
 _ORGANIC_SHOWN = 30
+_MOST_PAIRS = 28
+_SHOWN_ABOVE = {
+    "rows_total", "rows_ok", "error_count", "models", "answers_total", "answers_ok", "answers_failed",
+    "duration", "working_time", "model_seconds",
+}  # fmt: skip
 _MARKS = {Origin.ORGANIC: " ✻", Origin.RULED: " ·"}
 
 
@@ -21,11 +27,13 @@ def summary(facts: Facts, found: Figures, findings: Findings) -> str:
         f"# Run {code(facts.run_id, 130)}",
         f"**{outline.state(facts)}** — {outline.headline(facts, found)}",
         *_warnings(facts, found, findings),
-        *_overview(facts, found),
+        *_overview(facts, found, findings),
+        *_models(facts, found),
+        *_agreement(facts, found, findings),
         *_answers(findings),
         *_cross(findings.cross),
         *_organic(findings),
-        *_failures(facts, findings.failures),
+        *_failures(facts, found, findings.failures),
         *_outputs(facts),
         *_settings(facts),
     ]
@@ -38,31 +46,94 @@ def _warnings(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]
         yield "\n>\n".join(lines)
 
 
-def _overview(facts: Facts, found: Figures) -> Iterator[str]:
+def _overview(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
     yield "## At a glance"
-    rows = [("rows in", number(found.rows), "")]
-    rows.append(("rows ok", number(found.ok), percent(found.ok, found.rows)))
-    rows.append(("rows failed", number(found.failed), percent(found.failed, found.rows)))
-    known = {"rows_total", "rows_ok", "error_count", "duration", "working_time", "model_seconds"}
+    rows = [("rows in", number(found.inputs), "")]
+    if findings.complete is not None:
+        share = percent(findings.complete, found.inputs)
+        rows.append(("rows with every answer", number(findings.complete), share))
+    for name, count in (("ok", found.ok), ("failed", found.failed)):
+        rows.append((f"{found.counted}s {name}", number(count), percent(count, found.rows)))
     rows.append(("took", duration(found.total_s), f"first to last result {duration(found.working_s)}"))
     rows += [
         (one.title, number(one.value), one.unit if one.unit not in one.title else "")
         for one in measures(found)
-        if one.name not in known and (one.value or one.name == "total_api_calls")
+        if one.name not in _SHOWN_ABOVE and (one.value or one.name == "total_api_calls")
     ]
     yield table(("", "", ""), rows, "lr")
     if len(facts.files) > 1:
         yield table(
-            ("file", "rows", "ok", "failed", "share failed"),
+            ("file", "rows", *outline.fared(found), "share failed"),
             [
                 (code(one.label), number(one.rows), number(one.rows_ok), number(one.rows_failed),
-                 percent(one.rows_failed, one.rows))
+                 percent(one.rows_failed, one.asked))
                 for one in facts.files[:_MOST_FILES]
             ],
             "lrrrr",
         )  # fmt: skip
         if len(facts.files) > _MOST_FILES:
             yield f"… and {number(len(facts.files) - _MOST_FILES)} files more, in `run_manifest.json`."
+
+
+def _models(facts: Facts, found: Figures) -> Iterator[str]:
+    models = model_figures(facts)
+    if not models:
+        return
+    yield "## The models"
+    yield table(
+        outline.MODEL_HEADER,
+        [(code(one.name), *outline.model_cells(one, found)) for one in models],
+        "lrrrrrrrr",
+    )
+
+
+def _agreement(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
+    if findings.complete is None:
+        return
+    yield "## Agreement of the models"
+    yield outline.answered_by_all(found, findings)
+    for one in findings.agreement:
+        yield f"### {code(one.column)}"
+        yield (
+            f"All alike in {number(one.same)} of {number(one.rows)} rows: **{percent(one.same, one.rows)}**."
+            f" alpha: **{measure(one.alpha)}**"
+        )
+        yield table(
+            ("models", "rows", "alike", "share", "kappa"),
+            [
+                (f"{code(pair.first)} and {code(pair.second)}", number(pair.rows), number(pair.same),
+                 percent(pair.same, pair.rows), measure(pair.kappa))
+                for pair in one.pairs[:_MOST_PAIRS]
+            ],
+            "lrrrr",
+        )  # fmt: skip
+        if one.crowded:
+            yield f"*{outline.CROWDED}*"
+    if findings.agreement:
+        yield f"*{outline.MEASURES}*"
+        yield from _differences(facts, findings)
+
+
+def _differences(facts: Facts, findings: Findings) -> Iterator[str]:
+    yield "### Where they differ"
+    if not findings.differing:
+        yield "In no row."
+        return
+    where = f" All of them are in {code(Path(facts.disagreements).name)}." if facts.disagreements else ""
+    yield f"In {number(findings.differing)} rows.{where} For example:"
+    several = len(facts.files) > 1
+    yield table(
+        (*(["file"] if several else []), "row", "message", "column", *(code(one) for one in facts.models)),
+        [
+            (*([code(one.label)] if several else []), code(one.row_id or f"row {one.row}", 40),
+             code(one.message, 48), code(answers.column),
+             *(code(value, 40) if value else "–" for value in answers.given))
+            for one in findings.differences
+            for answers in one.answers
+            if answers.differ
+        ],
+        "l",
+    )  # fmt: skip
 
 
 def _answers(findings: Findings) -> Iterator[str]:
@@ -146,13 +217,13 @@ def _example(samples: Sequence[Sample]) -> str:
     )
 
 
-def _failures(facts: Facts, failures: Sequence[Failure]) -> Iterator[str]:
+def _failures(facts: Facts, found: Figures, failures: Sequence[Failure]) -> Iterator[str]:
     if not failures:
         return
     yield "## Failed rows"
     all_of_them = sum(one.count for one in failures)
     yield table(
-        ("reason", "rows", "share", ""),
+        ("reason", f"{found.counted}s", "share", ""),
         [
             (code(one.reason), number(one.count), percent(one.count, all_of_them),
              bar(one.count, failures[0].count))

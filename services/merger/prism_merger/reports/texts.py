@@ -34,6 +34,11 @@ def percent(part: int, whole: int) -> str:
     return f"{share:.1f} %"
 
 
+def measure(value: float | None) -> str:
+    """Return a measure of agreement for people."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a time span for people."""
     if seconds is None:
