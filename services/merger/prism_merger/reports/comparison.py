@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, repeat
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from prism_merger.reports.agreement import Agreement
 from prism_merger.reports.disagreements import Listing
 from prism_merger.reports.facts import Facts, FileFacts
 from prism_merger.reports.findings import Answers, ColumnAgreement, Difference, Vocabulary
-from prism_merger.reports.rows import Layout, cell
+from prism_merger.reports.rows import Layout, texts
 
 SAMPLES = 5
 
@@ -53,16 +53,8 @@ class Comparison:
         """Count a block's rows; yield a line for each on which models differ. `cells`: by coded column."""
         answered = [(table[error] == "").to_numpy(dtype=bool) for error in layout.errors]
         self.complete = (self.complete or 0) + int(np.logical_and.reduce(answered).sum())
-        differ: list[np.ndarray[Any, Any]] = []
-        for one in self._columns:
-            mine = [cells[number] for number in one.numbers]
-            for pattern, count in _patterns(mine, answered):
-                one.agreement.add(pattern, count)
-            differ.append(_differ(mine, answered))
-        for index in np.flatnonzero(np.logical_or.reduce(differ)) if differ else ():
-            found = self._difference(
-                file, table, int(index), int(numbers[index]), layout, [bool(one[index]) for one in differ]
-            )
+        differ = [self._compared(one, cells, answered) for one in self._columns]
+        for found in self._found(file, table, numbers, layout, differ) if differ else ():
             self.differing += 1
             if len(self.differences) < SAMPLES:
                 self.differences.append(found)
@@ -72,22 +64,28 @@ class Comparison:
         """Yield what each column came to."""
         return (one.agreement.result(one.name, one.vocabulary) for one in self._columns)
 
-    def _difference(
-        self, file: FileFacts, table: pd.DataFrame, index: int, ordinal: int, layout: Layout,
-        differ: Sequence[bool],
-    ) -> Difference:  # fmt: skip
-        return Difference(
-            label=file.label,
-            row=file.number(ordinal),
-            row_id=cell(table, index, layout.row_id),
-            message=cell(table, index, layout.message),
-            answers=tuple(
-                Answers(
-                    one.name, tuple(cell(table, index, layout.coded[number]) for number in one.numbers), so
-                )
-                for one, so in zip(self._columns, differ, strict=True)
-            ),
-        )
+    def _compared(
+        self, one: _Column, cells: Mapping[int, pd.Series], answered: Sequence[np.ndarray[Any, Any]]
+    ) -> np.ndarray[Any, Any]:
+        mine = [cells[number] for number in one.numbers]
+        for pattern, count in _patterns(mine, answered):
+            one.agreement.add(pattern, count)
+        return _differ(mine, answered)
+
+    def _found(
+        self, file: FileFacts, table: pd.DataFrame, numbers: np.ndarray[Any, Any], layout: Layout,
+        differ: Sequence[np.ndarray[Any, Any]],
+    ) -> Iterator[Difference]:  # fmt: skip
+        """Yield the rows on which models differ. `differ`: for each column, for each row."""
+        places = np.flatnonzero(np.logical_or.reduce(differ))
+        rows = table.iloc[places]
+        answers = []
+        for one, which in zip(self._columns, differ, strict=True):
+            given = zip(*(texts(rows, layout.coded[number]) for number in one.numbers), strict=True)
+            answers.append(map(Answers, repeat(one.name), given, which[places].tolist()))
+        known = [numbers[places].tolist(), texts(rows, layout.row_id), texts(rows, layout.message)]
+        for ordinal, row_id, message, *given in zip(*known, *answers, strict=True):
+            yield Difference(file.label, file.number(ordinal), row_id, message, tuple(given))
 
 
 def _columns(facts: Facts, vocabularies: Sequence[Vocabulary | None]) -> Iterator[_Column]:

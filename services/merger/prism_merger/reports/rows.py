@@ -98,3 +98,8 @@ def row_numbers(block: Block, rows: int, before: int) -> np.ndarray[Any, Any]:
 def cell(table: pd.DataFrame, index: int, column: int | None) -> str:
     """Return one cell; nothing where the file has no such column."""
     return "" if column is None else str(table[column].iloc[index])
+
+
+def texts(table: pd.DataFrame, column: int | None) -> list[str]:
+    """Return a column's cells; nothing in each where the file has no such column."""
+    return [""] * len(table) if column is None else list(table[column])
