@@ -307,7 +307,9 @@ class Monitoring(_Section):
     )
     save_terminal_logs: bool = Field(True, description="write `RUN/run_RUN.log`, a line per event")
     create_summaries: bool = Field(
-        True, description="write `RUN/summary_RUN.md` and `RUN/report_RUN.html` when the run has ended"
+        True,
+        description="write `RUN/summary_RUN.md` and `RUN/report_RUN.html` when the run has ended, of several "
+        "models that each do every row `RUN/disagreements.csv` too",
     )
     create_analytics: bool = Field(True, description="write `RUN/analytics_RUN.csv` when the run has ended")
 

@@ -43,6 +43,7 @@ MANIFEST = "logs/r1/run_manifest.json"
 LEFT = {
     "status/r1/worker_1.json": "logs",
     "logs/r1/summary_r1.md": "logs",
+    "logs/r1/disagreements.csv": "logs",
     "logs/services/merger.log.1": "logs",
     "logs/services/worker-1.log": "logs",
     "ingestor/ing-1/spool/r1/march.csv": "sources",

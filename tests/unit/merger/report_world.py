@@ -92,6 +92,31 @@ def compared(
     return world
 
 
+def retried(folder: Path, answers: dict[str, Sequence[Sequence[str] | None]], batch: int = 10) -> World:
+    """A retry of a run of several models; told. `answers`: to each model's own failed rows."""
+    record = run_record("r1", batch=batch, job={"model": {"names": list(answers)}}, parent="r0")
+    files = [
+        record.files[0].model_copy(
+            update={
+                "label": f"march.{model}",
+                "origin": "march",
+                "model": model,
+                "rows": len(rows),
+                "batches": 1,
+            }
+        )
+        for model, rows in answers.items()
+    ]
+    record = record.model_copy(update={"prompt": PROMPT, "files": files})
+    world = World(folder, [record])
+    world.merge(
+        _result(record, [("m", one) for one in rows], 0, batch, f"march.{model}", model)
+        for model, rows in answers.items()
+    )
+    world.finish()
+    return world
+
+
 def finished(folder: Path, rows: Sequence[Row], **options: Any) -> World:
     """A run that was told."""
     world, record = merged(folder, rows, **options)

@@ -29,7 +29,7 @@ from prism_merger.reports.page import page
 from prism_merger.reports.summary import summary
 from prism_merger.reports.tally import count_rows
 from prism_merger.store import RowReader
-from tests.unit.merger.report_world import HOSTILE, Compared, Row, compared, facts, finished
+from tests.unit.merger.report_world import HOSTILE, Compared, Row, compared, facts, finished, retried
 from tests.unit.merger.world import World
 
 ANSWER = st.none() | st.tuples(
@@ -292,3 +292,21 @@ def test_the_rows_side_by_side_come_in_blocks_that_have_an_end(tmp_path: Path) -
     blocks = list(joined_blocks(reader, ids, Shape(3, 3, ("a", "b"), ","), 10_000))
     assert [one.stretches for one in blocks] == [((0, 10),), ((10, 10),), ((20, 10),)]
     reader.close()
+
+
+def test_a_retry_has_each_models_own_rows(tmp_path: Path) -> None:
+    # Of its three rows two are a's; b's is another one: no row is done by both.
+    world = retried(tmp_path, {"a": [("Other", "good", "x"), None], "b": [("=Sum", "bad", "x")]})
+    told = written(world)
+    assert [(one.label, one.model, one.models) for one in told.files] == [
+        ("march.a", "a", []),
+        ("march.b", "b", []),
+    ]
+    found = count_rows(told)
+    counts = {(one.column, part.value): part.count
+              for one in found.distributions for part in one.slices if part.count}  # fmt: skip
+    assert counts == {
+        ("Topic_a", "Other"): 1, ("Mood_a", "good"): 1, ("Topic_b", "=Sum"): 1, ("Mood_b", "bad"): 1,
+    }  # fmt: skip
+    assert (told.disagreements, found.agreement) == (None, ())
+    assert outline.headline(told, figures(told)) == "3 answers of 2 models: 2 ok, 1 failed (33.3 %)."

@@ -20,6 +20,7 @@ FILES = {
     "logs/r1/summary_r1.md": Kind.REPORT,
     "logs/r1/analytics_r1.csv": Kind.REPORT,
     "logs/r1/report_r1.html": Kind.REPORT,
+    "logs/r1/disagreements.csv": Kind.REPORT,
     "logs/r1/run_r1.log": Kind.LOG,
     "logs/terminal_logs/run_r1.log": Kind.LOG,
     "status/r1/worker_1.json": Kind.STATUS,

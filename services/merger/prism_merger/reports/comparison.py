@@ -81,8 +81,8 @@ class Comparison:
         rows = table.iloc[places]
         answers = []
         for one, which in zip(self._columns, differ, strict=True):
-            given = zip(*(texts(rows, layout.coded[number]) for number in one.numbers), strict=True)
-            answers.append(map(Answers, repeat(one.name), given, which[places].tolist()))
+            cells = zip(*(texts(rows, layout.coded[number]) for number in one.numbers), strict=True)
+            answers.append(map(Answers, repeat(one.name), cells, which[places].tolist()))
         known = [numbers[places].tolist(), texts(rows, layout.row_id), texts(rows, layout.message)]
         for ordinal, row_id, message, *given in zip(*known, *answers, strict=True):
             yield Difference(file.label, file.number(ordinal), row_id, message, tuple(given))

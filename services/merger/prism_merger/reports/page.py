@@ -91,8 +91,8 @@ def _body(facts: Facts, found: Figures, findings: Findings, plots: _Plots) -> It
     if models:
         yield _section("The models", _models(models, found))
     if findings.complete is not None:
-        cards = [*_agreement(found, findings), *plots.cards(agreement_plots(findings))]
-        yield _section("Agreement of the models", [*cards, *_differences(facts, findings)])
+        cards = [*_agreement(found, findings), *_differences(facts, findings)]
+        yield _section("Agreement of the models", [*cards, *plots.cards(agreement_plots(findings))])
     if findings.distributions:
         yield _section("Answers", plots.cards(distribution_plots(findings)))
     if findings.cross is not None:
