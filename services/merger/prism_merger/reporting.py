@@ -230,7 +230,7 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
 def _coded(plan: RunPlan) -> list[CodedColumn]:
     """Return the coded columns as the first file's output calls them, each once for each of its models."""
     columns = next((one.columns for one in plan.record.files if one.columns), [])
-    models = list(dict.fromkeys(one.model for one in plan.record.files))
+    models = list(dict.fromkeys(one.model for one in plan.record.files)) or [""]
     names = joined(plan.coded, models) if any(models) else plan.coded
     shown = output_columns(columns, names)[len(columns) :]
     labels, ruled = plan.record.prompt.get("labels", {}), plan.record.prompt.get("ruled", {})

@@ -232,6 +232,23 @@ def test_the_page_has_a_heat_map_of_each_pair(tmp_path: Path) -> None:
     assert "<script>document.title" not in text
 
 
+def test_a_manifest_without_the_models_figures_names_no_wrong_number(tmp_path: Path) -> None:
+    told = facts(compared(tmp_path, ROWS))
+    manifest = {name: one for name, one in told.manifest.items() if name != "by_model"}
+    # As after a lost volume.
+    bare = told.model_copy(update={"manifest": manifest})
+    assert outline.headline(bare, figures(bare)).startswith("6 rows by 2 models: 12 answers")
+    assert "## The models" not in summary(bare, figures(bare), count_rows(bare))
+
+
+def test_a_file_without_rows_is_compared_with_nobody(tmp_path: Path) -> None:
+    told = written(compared(tmp_path, []))
+    text = (tmp_path / "logs" / "r1" / "summary_r1.md").read_text()
+    assert "0 rows by 2 models: there was nothing to do." in text
+    assert "Agreement" not in text
+    assert [one.name for one in told.coded][::2] == ["Topic", "Mood", "Note"]
+
+
 def test_a_column_without_labels_is_not_compared(tmp_path: Path) -> None:
     world = compared(tmp_path, [("m", (("Other", "good", "one"), ("Other", "good", "two")))])
     found = count_rows(facts(world))

@@ -80,7 +80,7 @@ def figures(facts: Facts) -> Figures:
     cost = manifest.get("cost") or {}
     return Figures(
         inputs=sum(one.rows for one in facts.files) if facts.models else rows["in"],
-        models=len(manifest.get("by_model", ())) or 1,
+        models=len(facts.models) or len(manifest.get("by_model", ())) or 1,
         rows=rows["in"],
         ok=rows["ok"],
         failed=rows["failed"],

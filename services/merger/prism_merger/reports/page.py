@@ -90,7 +90,7 @@ def _body(facts: Facts, found: Figures, findings: Findings, plots: _Plots) -> It
     models = model_figures(facts)
     if models:
         yield _section("The models", _models(models, found))
-    if findings.complete is not None:
+    if findings.complete is not None and found.side_by_side:
         cards = [*_agreement(found, findings), *_differences(facts, findings)]
         yield _section("Agreement of the models", [*cards, *plots.cards(agreement_plots(findings))])
     if findings.distributions:

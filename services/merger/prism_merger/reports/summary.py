@@ -88,7 +88,7 @@ def _models(facts: Facts, found: Figures) -> Iterator[str]:
 
 
 def _agreement(facts: Facts, found: Figures, findings: Findings) -> Iterator[str]:
-    if findings.complete is None:
+    if findings.complete is None or not found.side_by_side:
         return
     yield "## Agreement of the models"
     yield outline.answered_by_all(found, findings)
