@@ -22,7 +22,7 @@ from prism_merger.reports.figures import figures
 from prism_merger.reports.page import page
 from prism_merger.reports.summary import summary
 from prism_merger.reports.tally import count_rows
-from prism_merger.reports.texts import bar, code, duration, number, percent, table, width
+from prism_merger.reports.texts import bar, code, duration, measure, number, percent, table, width
 from tests.unit.merger.report_world import HOSTILE, Row, facts, finished
 
 HOSTILE_ROWS: list[Row] = [(one, (one, other, one)) for one in HOSTILE for other in ("good", HOSTILE[0])] + [
@@ -217,6 +217,7 @@ def test_words_for_numbers() -> None:
     assert [duration(one) for one in (None, 5.04, 65, 3_725, 200_000)] == [
         "–", "5.0 s", "1 min 05 s", "1 h 02 min", "2 d 7 h 33 min",
     ]  # fmt: skip
+    assert [measure(one) for one in (None, 0.81249, -1e-9, -0.5)] == ["–", "0.812", "0.000", "-0.500"]
     assert (len(bar(1, 1)), bar(1, 10_000), bar(0, 5)) == (24, "▏", "")
 
 

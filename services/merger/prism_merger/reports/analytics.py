@@ -94,7 +94,7 @@ def _by(models: Sequence[str]) -> tuple[str, str]:
 
 
 def _value(measure: float | None) -> str:
-    return "" if measure is None else f"{measure:.6f}"
+    return "" if measure is None else f"{measure:z.6f}"
 
 
 def _crosstab(section: str, cross: CrossTable | None) -> Iterator[tuple[str, ...]]:

@@ -36,7 +36,7 @@ def percent(part: int, whole: int) -> str:
 
 def measure(value: float | None) -> str:
     """Return a measure of agreement for people."""
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{value:z.3f}"
 
 
 def duration(seconds: float | None) -> str:
