@@ -16,7 +16,7 @@ from prism.runs.catalogue import CatalogueRefused, ModelEntry
 from prism.runs.costs import Cost, cost_of
 from prism.runs.models import entries
 from prism.runs.ranges import RowNumbers
-from prism_merger.accounts import FileAccount, Outcome, OutputMark, ReportsState, RunAccount
+from prism_merger.accounts import FileAccount, ModelAccount, Outcome, OutputMark, ReportsState, RunAccount
 from prism_merger.failed_rows import failed_rows_name
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan
@@ -365,12 +365,25 @@ def _restore_run(run: RunAccount, found: dict[str, Any]) -> None:
     run.failed_by_reason.update(found["failed_by_reason"])
     run.calls, run.extra_calls = found["calls"], found["extra_calls"]
     run.repeated_calls = found.get("repeated_calls", 0)
+    run.by_model = {name: _restored_model(one) for name, one in found.get("by_model", {}).items()}
     run.prompt_tokens, run.completion_tokens = found["tokens"]["prompt"], found["tokens"]["completion"]
     run.model_seconds, run.load_seconds = found["model_seconds"], found.get("load_seconds", 0.0)
     run.reused_rows, run.digests = found.get("reused_rows", 0), found.get("model_digests", [])
     timings = found["timings"]
     run.first_result_at, run.merged_at = timings["first_result_at"], timings["merged_at"]
     run.published_at = timings["published_at"]
+
+
+def _restored_model(found: dict[str, Any]) -> ModelAccount:
+    return ModelAccount(
+        ok=found["rows"]["ok"],
+        failed=found["rows"]["failed"],
+        calls=found["calls"],
+        prompt_tokens=found["tokens"]["prompt"],
+        completion_tokens=found["tokens"]["completion"],
+        model_seconds=found["model_seconds"],
+        digests=found["digests"],
+    )
 
 
 def _restore_reports(run: RunAccount, found: dict[str, Any], places: Places) -> None:

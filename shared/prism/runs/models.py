@@ -35,9 +35,11 @@ def entries(record: RunRecord, job: Job) -> tuple[ModelEntry, ...]:
 
 
 def entry_for(record: RunRecord, job: Job, name: str | None) -> ModelEntry:
-    """Return the entry of one of a run's models. Raises CatalogueRefused."""
-    fields = record.model_entries.get(name or "", {}) if job.model.several else record.model_entry
-    return entry_of(fields, name)
+    """Return the entry of one of a run's models, under the name that the job has. Raises CatalogueRefused."""
+    if not job.model.several:
+        return entry_of(record.model_entry, name)
+    # What counts and columns go by is the job's name: `models.json` may have it with its tag.
+    return entry_of(record.model_entries.get(name or "", {}), name).model_copy(update={"name": name})
 
 
 def model_of(job: Job, file: RunFile, sequence: int) -> str | None:

@@ -94,10 +94,21 @@ def test_the_record_keeps_every_models_entry() -> None:
     assert [one.name for one in entries(again, job())] == NAMES
     assert entry_for(again, job(), NAMES[0]) == listed
     assert entry_for(again, job(), NAMES[1]).price is None
+    assert [one.name for one in entries(again, job())] == NAMES
     assert recorded_entries(catalogue, Job().model) == {"model_entry": {}}
     tag = tag_of(job().model, catalogue)
     assert tag == "7-qwen25code-qwen25code"
     assert is_run_id(f"p_v1_m{tag}_20261122")
+
+
+def test_a_model_keeps_the_name_that_the_job_has() -> None:
+    """`models.json` may have it with its tag: counts, columns and contexts go by the job's."""
+    catalogue = Catalogue(available_models=(ModelEntry(name="careful:latest", id="9"), ModelEntry(name="b")))
+    wanted = parse_job({"model": {"names": ["careful", "b"]}})
+    kept = record([], **recorded_entries(catalogue, wanted.model))
+    found = entries(kept, wanted)
+    assert [(one.name, one.id) for one in found] == [("careful", "9"), ("b", None)]
+    assert [one.model for one in fan_out(file("march"), wanted, found)] == ["careful", "b"]
 
 
 @pytest.mark.parametrize(
