@@ -1,4 +1,4 @@
-"""Every case by its name, in the order in which all of them are measured."""
+"""Every case by its name, in the order in which all of them are measured. Some take a number of `rows`."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,12 @@ from benchmarks.cases import (
     small_in_large,
 )
 from benchmarks.controller import controller
+from benchmarks.dashboard import dashboard
 from benchmarks.figure import Figure
 from benchmarks.formats import formats
 from benchmarks.reports import reports
 
-CASES: dict[str, Callable[[], list[Figure]]] = {
+CASES: dict[str, Callable[..., list[Figure]]] = {
     "at_once": at_once,
     "saturation": saturation,
     "slow_worker": slow_worker,
@@ -27,6 +28,7 @@ CASES: dict[str, Callable[[], list[Figure]]] = {
     "requests": request_share,
     "recovery": recovery,
     "memory": memory,
+    "dashboard": dashboard,
     "reports": reports,
     "formats": formats,
 }

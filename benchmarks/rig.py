@@ -33,6 +33,8 @@ EXAMPLE = ROOT / "examples" / "feedback"
 MODEL = "prism-embedded"
 # Jobs: the example's texts repeat, and the bare loop beside a run asks every row.
 ASK_ALL, ASK_ONCE = "default", "dedupe"
+# As ASK_ALL, with a dashboard that draws its numbers every five seconds.
+SELDOM = "seldom"
 _READY_S = 60.0
 
 
@@ -127,10 +129,11 @@ class Rig:
     def _write_jobs(self) -> None:
         self._jobs.mkdir(parents=True)
         shutil.copy(EXAMPLE / "feedback_prompt.json", self._jobs)
-        for name, dedupe in ((ASK_ALL, "false"), (ASK_ONCE, "true")):
+        seldom = "dedupe: false\nmonitoring: {dashboard_refresh: 5}"
+        for name, more in ((ASK_ALL, "dedupe: false"), (ASK_ONCE, "dedupe: true"), (SELDOM, seldom)):
             (self._jobs / f"{name}.yaml").write_text(
                 "project: {name: bench}\nmodel: {batch_size: 10}\n"
-                f"prompts: {{config_file: feedback_prompt.json}}\ndedupe: {dedupe}\n"
+                f"prompts: {{config_file: feedback_prompt.json}}\n{more}\n"
             )
 
     def _start_server(self, number: int, spec: ServerSpec) -> str:

@@ -51,6 +51,42 @@ extension of VS Code, or another editor with yaml-language-server, this is its f
 # yaml-language-server: $schema=path/to/docs/schemas/job.schema.json
 ```
 """
+_SEVERAL = """
+## Several models
+
+```yaml
+model:
+  names: [llama3.2, qwen2.5]           # instead of `name`; up to eight
+  mode: fanout                         # or split
+```
+
+Each is named as its server knows it, and [`models.json`](models.md) may say where that is.
+`prism run --model X` asks X alone instead, `--model-server embedded` the embedded model alone.
+
+| | `fanout` | `split` |
+|---|---|---|
+| each model does | every row | its share: batches go to the models in turn |
+| columns | per coded column one for each model, then `Error_` of each: `Topic_llama3.2`, \
+`Topic_qwen2.5`, …, `Error_llama3.2`, `Error_qwen2.5` | as with one model |
+| `Model_Name` | all of them: `llama3.2, qwen2.5` | the one that answered this row |
+| rows of the run | rows × models: these are counted, and held against `max_failed` | rows |
+
+What follows is of `fanout`.
+
+- **A row of the output has failed if a model failed on it**: `Error` has the reason of the first one that
+  did, `Error_…` those of each; the other models' answers stand.
+- `output.columns` and `merge.sort_by` take the names of the output: `Topic_llama3.2`.
+- Each model has its own rows of every file, under the file's label and the model's id in `models.json`, or
+  its short name: `march.m1`, `march.qwen25`. So are part files called, failed rows
+  (`failed_rows_march.m1.csv`) and the manifest's `files`; its `by_model` has each model's rows, calls, tokens
+  and cost. The output is one file, `march`.
+- **`prism retry`** asks a model only for the rows that it failed on, and completes the same output.
+- **On one Ollama** the models do a file one after the other, since it may have room for one of them only; the
+  next file begins with the first model again. **On servers of their own** (`base_url`), or OpenAI-compatible
+  ones, they do it abreast.
+- `--dry-run` asks each model a share of the sample, and says of each what it takes. Of `split` it asks the
+  first model alone, as if that did every row.
+"""
 _SETTINGS = """
 ## settings.json
 
@@ -82,7 +118,8 @@ def jobs_page() -> str:
         inner = section_of(field)
         if inner is not None:
             lines += _chapter(name, field, inner, "##")
-    lines += ["\n## At the top\n", *_table(Job, top), _SETTINGS, *_settings_rows(ProjectSettings, "")]
+    lines += ["\n## At the top\n", *_table(Job, top), _SEVERAL]
+    lines += [_SETTINGS.lstrip("\n"), *_settings_rows(ProjectSettings, "")]
     return "\n".join(lines) + "\n"
 
 
