@@ -81,9 +81,9 @@ What follows is of `fanout`.
   (`failed_rows_march.m1.csv`) and the manifest's `files`; its `by_model` has each model's rows, calls, tokens
   and cost. The output is one file, `march`.
 - **`prism retry`** asks a model only for the rows that it failed on, and completes the same output.
-- **On one Ollama** the models do a file one after the other, since it may have room for one of them only; the
-  next file begins with the first model again. **On servers of their own** (`base_url`), or OpenAI-compatible
-  ones, they do it abreast.
+- **Where two share an Ollama** the models do a file one after the other, since it may have room for one only;
+  the next file begins with the first model again. **On servers of their own** (`base_url`), or
+  OpenAI-compatible ones, they do it abreast.
 - `--dry-run` asks each model a share of the sample, and says of each what it takes. Of `split` it asks the
   first model alone, as if that did every row.
 """
