@@ -277,6 +277,12 @@ def _add_retry(commands: Commands) -> None:
     retry = _add_client(commands, "retry", "do a run's failed rows again and complete its output")
     retry.add_argument("run_id", type=_run_id, metavar="RUN")
     retry.add_argument("--publish", action="store_true", help="ask nothing again: publish a withheld output")
+    retry.add_argument(
+        "--model-server",
+        default="auto",
+        metavar="auto|embedded|URL",
+        help="as for prism up, where no fleet is up and one is brought up for it",
+    )
     retry.add_argument("--detach", action="store_true", help="do not follow the retry; it goes on")
     retry.add_argument("--timeout", type=_seconds, metavar="S", help="follow no longer than this")
     summary = _add_client(commands, "summary", "print what a run left, in words")

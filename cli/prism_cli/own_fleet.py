@@ -127,7 +127,7 @@ def plan_again(run_id: str, options: Namespace, environ: Mapping[str, str]) -> F
         jobs_dir=Path.cwd(),
         source_dir=data_dir,
         workers=(job.parallelization.workers or WORKERS) if job.parallelization.enabled else 1,
-        choice=choose("auto", here[0] if here else None, environ, lister(environ)),
+        choice=choose(options.model_server, here[0] if here else None, environ, lister(environ)),
         concurrency=None if job.parallelization.enabled else 1,
         worker_retries=job.error_handling.max_worker_retries,
         elsewhere=not here,

@@ -19,7 +19,7 @@ ENVIRON = {"OLLAMA_HOST": "http://127.0.0.1:1"}
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prism-data").mkdir()
-    return Namespace(data_dir=tmp_path / "prism-data", bootstrap=None)
+    return Namespace(data_dir=tmp_path / "prism-data", bootstrap=None, model_server="auto")
 
 
 def leave(folder: Path, models: list[str], **job: Any) -> None:
