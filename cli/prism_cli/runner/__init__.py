@@ -12,6 +12,8 @@ surroundings all of the above behind one object, so that the screen asks nobody 
 wizard       from question to question: no screen, no waiting
 pages        what each step asks: pure
 texts        what is shown of it, in lines: pure
-screen       the Textual application (look, widgets, boxes); imported only when it is drawn
+errands      what takes time, in threads: tables checked, servers asked, a sample asked
+sheet        what is on the screen (look, widgets, boxes)
+screen       the Textual application: keys to the wizard; imported only when it is drawn
 command      the command itself
 """
