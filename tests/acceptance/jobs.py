@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-import urllib.request
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from prism_cli import connection as connections
 from prism_cli.board import Board
 from prism_embedded.model_server import EmbeddedModelServer
 from tests.acceptance.conftest import COMMAND_S, MODEL, PRISM, await_true, is_gone, plain_environment, prism
+from tests.harness.model_server import ModelControl
 
 PROMPT = {
     "system_prompt": "You are a customer feedback analyst.",
@@ -160,16 +160,11 @@ class Desk:
 
     def stats(self) -> dict[str, Any]:
         """Return the model server's own counts."""
-        with urllib.request.urlopen(f"{self.server.url}/prism/stats", timeout=10.0) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+        return ModelControl(self.server.url).stats()
 
     def control(self, **changes: object) -> None:
         """Change how the model server behaves; `reset=True` sets its counts to zero."""
-        body = json.dumps(changes).encode()
-        request = urllib.request.Request(f"{self.server.url}/prism/control", data=body, method="POST")
-        with urllib.request.urlopen(request, timeout=10.0) as answer:
-            answer.read()
+        ModelControl(self.server.url).set(**changes)
 
     def end(self) -> None:
         """Stop what is left of it."""

@@ -20,6 +20,7 @@ from tests.acceptance.conftest import (
     prism,
     rows_of,
 )
+from tests.harness.model_server import ModelControl
 
 CSV = EXAMPLE / "feedback.csv"
 
@@ -32,8 +33,7 @@ def family(fleet: Fleet) -> list[int]:
 
 def slow_down(fleet: Fleet, latency_ms: float) -> None:
     """Let the fleet's own model server take its time."""
-    url = fleet.told["model_server"] + "/prism/control"
-    requests.post(url, json={"latency_ms": latency_ms}, timeout=10.0).raise_for_status()
+    ModelControl(fleet.told["model_server"]).set(latency_ms=latency_ms)
 
 
 def test_the_first_line_says_all_that_is_up(fleet: Fleet) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 
 from tests.acceptance.conftest import PRISM, Fleet, await_true, plain_environment
+from tests.harness.model_server import ModelControl
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;?>=]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]")
 _ALTERNATE, _MAIN = "\x1b[?1049h", "\x1b[?1049l"
@@ -75,12 +75,12 @@ class Watcher:
 @contextmanager
 def slow(fleet: Fleet, latency_ms: float) -> Iterator[None]:
     """Let the fleet's model server take its time."""
-    url = fleet.told["model_server"] + "/prism/control"
-    requests.post(url, json={"latency_ms": latency_ms}, timeout=10.0).raise_for_status()
+    model = ModelControl(fleet.told["model_server"])
+    model.set(latency_ms=latency_ms)
     try:
         yield
     finally:
-        requests.post(url, json={"latency_ms": 0}, timeout=10.0).raise_for_status()
+        model.set(latency_ms=0)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,12 @@ from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
 from tests.acceptance.conftest import EXAMPLE, PRISM, await_true, plain_environment, prism, rows_of
 from tests.acceptance.test_cli_alone import one_line
+from tests.harness.model_server import ModelControl
 
 FEEDBACK = EXAMPLE / "feedback.csv"
 ROWS, BATCHES = 500, 50
 LATENCY_S = 0.05
 PRICE = {"prompt": 2, "completion": 10, "currency": "EUR"}
-
-
-class Model:
-    """The embedded model server, and what it was asked."""
-
-    def __init__(self, server: EmbeddedModelServer) -> None:
-        self.url = server.url
-
-    def set(self, **changes: Any) -> None:
-        body = json.dumps(changes).encode()
-        urllib.request.urlopen(f"{self.url}/prism/control", body, timeout=10).close()
-
-    def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/prism/stats", timeout=10) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +33,8 @@ def server() -> Iterator[EmbeddedModelServer]:
 
 
 @pytest.fixture
-def model(server: EmbeddedModelServer) -> Model:
-    made = Model(server)
+def model(server: EmbeddedModelServer) -> ModelControl:
+    made = ModelControl(server.url)
     made.set(reset=True, down=False, latency_ms=LATENCY_S * 1000, faults="")
     return made
 
@@ -73,7 +57,7 @@ def job(folder: Path, more: str = "", model: str = "tiny") -> None:
 
 
 def dry(
-    folder: Path, model: Model, *words: str | Path, file: Path = FEEDBACK
+    folder: Path, model: ModelControl, *words: str | Path, file: Path = FEEDBACK
 ) -> "subprocess.CompletedProcess[str]":
     # A broker that is not there: whoever looks for one fails.
     environment = plain_environment(BOOTSTRAP_SERVER="127.0.0.1:9", OLLAMA_HOST=model.url)
@@ -97,7 +81,7 @@ def tokens_by_hand(folder: Path) -> int:
     return sum(math.ceil((len(one.system) + len(one.user)) / 4) for one in prompts)
 
 
-def test_a_sample_of_ten_foretells_what_all_batches_take(folder: Path, model: Model) -> None:
+def test_a_sample_of_ten_foretells_what_all_batches_take(folder: Path, model: ModelControl) -> None:
     found = told(dry(folder, model, "--json", "--concurrency", "5"))
     assert (found["rows"], found["batches"], found["rows_asked"]) == (ROWS, BATCHES, ROWS)
     assert (found["model"], found["server"]) == ("tiny", model.url)
@@ -119,7 +103,7 @@ def test_a_sample_of_ten_foretells_what_all_batches_take(folder: Path, model: Mo
     assert sample["load_seconds"] < 0.01
 
 
-def test_a_sample_of_everything_is_what_everything_takes(folder: Path, model: Model) -> None:
+def test_a_sample_of_everything_is_what_everything_takes(folder: Path, model: ModelControl) -> None:
     model.set(latency_ms=0)
     found = told(dry(folder, model, "--json", "--sample", "1000"))
     by_hand = tokens_by_hand(folder)
@@ -139,7 +123,7 @@ def test_a_sample_of_everything_is_what_everything_takes(folder: Path, model: Mo
         assert abs(small[name]["point"] - ahead[name]["point"]) < 2 * width
 
 
-def test_the_same_file_gives_the_same_sample(folder: Path, model: Model) -> None:
+def test_the_same_file_gives_the_same_sample(folder: Path, model: ModelControl) -> None:
     first = told(dry(folder, model, "--json", "--sample", "4"))
     met = set(model.stats()["calls_by_rows"])
     assert len(met) == 40
@@ -148,7 +132,7 @@ def test_the_same_file_gives_the_same_sample(folder: Path, model: Model) -> None
     assert first["sample"]["prompt_tokens"] == second["sample"]["prompt_tokens"]
 
 
-def test_rows_that_say_the_same_are_asked_once(folder: Path, model: Model) -> None:
+def test_rows_that_say_the_same_are_asked_once(folder: Path, model: ModelControl) -> None:
     twice = folder / "twice.csv"
     lines = FEEDBACK.read_text().splitlines(keepends=True)
     assert lines[1].startswith("1,")
@@ -163,7 +147,7 @@ def test_rows_that_say_the_same_are_asked_once(folder: Path, model: Model) -> No
     assert (found["rows_reused"], found["forecast"]["calls"]["point"]) == (0, 2)
 
 
-def test_calls_made_again_and_rows_that_fail_are_foretold(folder: Path, model: Model) -> None:
+def test_calls_made_again_and_rows_that_fail_are_foretold(folder: Path, model: ModelControl) -> None:
     # Every reply to a batch with this word is none: repaired, halved, and at last one row fails.
     model.set(latency_ms=0, faults="text:battery=truncated_json")
     found = told(dry(folder, model, "--json", "--sample", "1000"))
@@ -175,7 +159,7 @@ def test_calls_made_again_and_rows_that_fail_are_foretold(folder: Path, model: M
     assert ahead["calls"]["point"] == model.stats()["calls"] > BATCHES
 
 
-def test_a_budget_that_will_not_do_is_a_warning(folder: Path, model: Model) -> None:
+def test_a_budget_that_will_not_do_is_a_warning(folder: Path, model: ModelControl) -> None:
     job(folder, "budget: {tokens: 1000, money: 100}\n")
     done = dry(folder, model, "--json")
     assert told(done)["budget"] == {"tokens": 1000, "money": "100", "exceeded": "yes"}
@@ -187,7 +171,7 @@ def one_line_of_stderr(done: "subprocess.CompletedProcess[str]") -> str:
     return done.stderr
 
 
-def test_a_person_gets_a_table(folder: Path, model: Model) -> None:
+def test_a_person_gets_a_table(folder: Path, model: ModelControl) -> None:
     done = dry(folder, model, "--concurrency", "5", "--wait")
     assert (done.returncode, done.stderr) == (0, "")
     assert "500 rows in 50 batches" in done.stdout
@@ -197,14 +181,16 @@ def test_a_person_gets_a_table(folder: Path, model: Model) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_any_name_will_do_and_a_packed_file_too(folder: Path, model: Model) -> None:
+def test_any_name_will_do_and_a_packed_file_too(folder: Path, model: ModelControl) -> None:
     odd = folder / os.fsdecode(b"m\xe4rz 2026.csv.gz")
     odd.write_bytes(gzip.compress(FEEDBACK.read_bytes()))
     found = told(dry(folder, model, "--json", "--sample", "2", file=odd))
     assert (found["file"], found["rows"]) == ("m·rz 2026.csv.gz", ROWS)
 
 
-def test_a_refused_file_is_exit_3_with_line_and_column_before_any_call(folder: Path, model: Model) -> None:
+def test_a_refused_file_is_exit_3_with_line_and_column_before_any_call(
+    folder: Path, model: ModelControl
+) -> None:
     file = folder / "twice.csv"
     file.write_text("RowID,Message\n1,a\n2,b\n1,c\n")
     done = dry(folder, model, "--json", file=file)
@@ -213,7 +199,7 @@ def test_a_refused_file_is_exit_3_with_line_and_column_before_any_call(folder: P
     assert model.stats()["calls"] == 0
 
 
-def test_a_job_or_prompt_that_cannot_be_used_is_exit_3(folder: Path, model: Model) -> None:
+def test_a_job_or_prompt_that_cannot_be_used_is_exit_3(folder: Path, model: ModelControl) -> None:
     (folder / "jobs" / "feedback_prompt.json").write_text("{")
     done = dry(folder, model)
     assert done.returncode == 3
@@ -227,7 +213,7 @@ def test_a_job_or_prompt_that_cannot_be_used_is_exit_3(folder: Path, model: Mode
     assert "feedback" in one_line(done)
 
 
-def test_a_model_that_is_missing_is_exit_5(folder: Path, model: Model) -> None:
+def test_a_model_that_is_missing_is_exit_5(folder: Path, model: ModelControl) -> None:
     job(folder, model="absent")
     done = dry(folder, model)
     assert done.returncode == 5
@@ -235,7 +221,7 @@ def test_a_model_that_is_missing_is_exit_5(folder: Path, model: Model) -> None:
 
 
 @pytest.mark.parametrize("how", ["nobody", "down"])
-def test_a_server_that_is_down_is_exit_5_at_once(folder: Path, model: Model, how: str) -> None:
+def test_a_server_that_is_down_is_exit_5_at_once(folder: Path, model: ModelControl, how: str) -> None:
     model.set(down=True)
     words = ["--model-server", "http://127.0.0.1:9"] if how == "nobody" else []
     done = dry(folder, model, *words)
@@ -243,7 +229,7 @@ def test_a_server_that_is_down_is_exit_5_at_once(folder: Path, model: Model, how
     one_line(done)
 
 
-def test_a_quota_is_exit_7(folder: Path, model: Model) -> None:
+def test_a_quota_is_exit_7(folder: Path, model: ModelControl) -> None:
     model.set(faults="quota=1")
     done = dry(folder, model)
     assert done.returncode == 7
@@ -251,7 +237,7 @@ def test_a_quota_is_exit_7(folder: Path, model: Model) -> None:
     assert model.stats()["calls"] == 1
 
 
-def test_ctrl_c_is_exit_130_and_leaves_nothing(folder: Path, model: Model) -> None:
+def test_ctrl_c_is_exit_130_and_leaves_nothing(folder: Path, model: ModelControl) -> None:
     model.set(latency_ms=60_000)
     scratch = folder / "scratch"
     scratch.mkdir()

@@ -10,12 +10,10 @@ Names: `ingestor-1 …`, `worker-1 …`, `merger-0 …`; the broker and the mode
 own. Leaving the block ends every process, whatever state it is in.
 """
 
-import json
 import os
 import shutil
 import signal
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,6 +30,7 @@ from prism.messages import Topics
 from prism_embedded.broker import EmbeddedBroker
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
+from tests.harness.model_server import ModelControl
 from tests.harness.process import ServiceProcess, await_true, process_state
 from tests.harness.rows import JOB, write_job
 from tests.harness.watch import Watch
@@ -86,17 +85,12 @@ class ModelServer:
         self._server.kill()
 
     def stats(self) -> dict[str, Any]:
-        """Return `/prism/stats`."""
-        with urllib.request.urlopen(f"{self.url}/prism/stats", timeout=10.0) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+        """Return its own counts."""
+        return ModelControl(self.url).stats()
 
     def control(self, **changes: object) -> None:
         """Change its behaviour; `reset=True` sets its counts to zero."""
-        body = json.dumps(changes).encode()
-        request = urllib.request.Request(f"{self.url}/prism/control", data=body, method="POST")
-        with urllib.request.urlopen(request, timeout=10.0) as answer:
-            answer.read()
+        ModelControl(self.url).set(**changes)
 
 
 class Fleet:

@@ -9,8 +9,9 @@ import pytest
 from prism_embedded.broker import EmbeddedBroker
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
+from tests.harness.model_server import ModelControl
 from tests.integration.desk import JOBS, Desk
-from tests.integration.stage import ModelControl, Stage
+from tests.integration.stage import Stage
 
 
 @pytest.fixture(scope="session")

@@ -316,24 +316,6 @@ class Stage:
         return self.seen(topic)
 
 
-class ModelControl:
-    """The embedded model server, from outside."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def set(self, **changes: Any) -> None:
-        """Change how it behaves."""
-        body = json.dumps(changes).encode()
-        urllib.request.urlopen(f"{self.url}/prism/control", data=body, timeout=10).close()
-
-    def stats(self) -> dict[str, Any]:
-        """Return what it has done."""
-        with urllib.request.urlopen(f"{self.url}/prism/stats", timeout=10) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

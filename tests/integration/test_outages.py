@@ -10,7 +10,8 @@ import pytest
 
 from prism.messages import RunState
 from prism_embedded.broker import EmbeddedBroker
-from tests.integration.stage import ModelControl, Service, Stage, await_value
+from tests.harness.model_server import ModelControl
+from tests.integration.stage import Service, Stage, await_value
 
 CSV = ("RowID,Message\n" + "".join(f"{n},I love it {n}\n" for n in range(40))).encode()
 

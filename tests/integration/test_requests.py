@@ -15,7 +15,8 @@ from PIL import Image
 from prism.kafka.admin import ensure_topics
 from prism.kafka.records import Record
 from prism.messages.topics import TopicSpec
-from tests.integration.stage import ModelControl, Service, Stage, await_value
+from tests.harness.model_server import ModelControl
+from tests.integration.stage import Service, Stage, await_value
 
 WHO = "user@example.com"
 

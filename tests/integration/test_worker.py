@@ -14,7 +14,8 @@ from prism.kafka.commit_note import CAREFUL_AFTER, CommitNote
 from prism.messages import Batch, BatchRow, Heartbeat, Result, RunState, WorkerState
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
-from tests.integration.stage import MODEL, PARTITIONS, ModelControl, Service, Stage, await_value
+from tests.harness.model_server import ModelControl
+from tests.integration.stage import MODEL, PARTITIONS, Service, Stage, await_value
 
 GOOD = "This is great, I love it."
 
