@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from prism.annotation import Answer, Problem
 from prism.messages import BatchRow, Result, ResultRow, RowReason, Usage
 from prism.messages.topics import RESULT_MAX_BYTES
+from prism_model_worker import metrics
 from prism_model_worker.tasks import BatchTask
 
 _MAX_DETAIL = 300
@@ -61,3 +62,12 @@ def _row(row: BatchRow, outcome: Answer | Problem, columns: tuple[str, ...]) -> 
     return ResultRow(
         row_id=row.row_id, cells=row.cells, reason=outcome.reason, detail=outcome.detail[:_MAX_DETAIL] or None
     )
+
+
+def measure(task: BatchTask) -> None:
+    """Count a task whose result is acknowledged."""
+    metrics.BATCHES.inc()
+    metrics.TOKENS.labels(direction="prompt").inc(task.prompt_tokens)
+    metrics.TOKENS.labels(direction="completion").inc(task.completion_tokens)
+    for outcome in task.outcomes.values():
+        metrics.ROWS.labels(outcome=getattr(outcome, "reason", "ok")).inc()

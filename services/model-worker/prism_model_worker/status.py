@@ -1,15 +1,18 @@
 """What a worker says of itself once a second: the seed's status fields, its limit, its batches in flight."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from prism.messages import Heartbeat, Result, RunShare, WorkerState
+from prism_model_worker.tasks import BatchTask
 
 RATE_WINDOW_S = 10.0
 # What is told of, and what is kept for runs that take turns.
 TOLD_RUNS, KEPT_RUNS = 16, 512
+# In a row, of one batch: no row fails for them, and whoever looks is told.
+MANY_REFUSALS = 10
 
 
 def now_text() -> str:
@@ -131,3 +134,12 @@ class Status:
             errors=self.errors,
             last_error=self.last_error,
         )
+
+
+def waiting_runs(tasks: Collection[BatchTask]) -> dict[str, str]:
+    """Return the runs of which something gets no answer anywhere, and why. tasks: what is in hand."""
+    contexts = {(task.batch.run_id, task.model): task.context for task in tasks}
+    reasons = {key: one.servers.closed_reason(one.model) for key, one in contexts.items()}
+    waiting = {run_id: reason for (run_id, _), reason in reasons.items() if reason is not None}
+    refused = (task.batch.run_id for task in tasks if task.refusals >= MANY_REFUSALS)
+    return dict.fromkeys(refused, "the model server refuses a call again and again") | waiting

@@ -7,7 +7,7 @@ asks the model again (a call is paid twice, and counted). After it and before th
 asks again too, and the merger drops the second result. After the commit nobody asks again: finished
 offsets above the frontier are in the commit's metadata.
 
-One thread owns consumer, producer, holdings and tasks outside the queue; callers share only the queue.
+One thread owns consumer, producer, holdings, quarantine and tasks outside the queue; callers share only that.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_SECONDS
-from prism.runs.catalogue import CatalogueRefused, ModelEntry
+from prism.runs.catalogue import CatalogueRefused
 from prism.runs.job import JobRefused
 from prism.runs.table import RunsTable
 from prism.service import fault
@@ -37,21 +37,17 @@ from prism.service.lifecycle import StopSignal
 from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
 from prism_model_worker import metrics
-from prism_model_worker.answering import Answerer, Deadlines
-from prism_model_worker.callers import MOST_THREADS, Callers
-from prism_model_worker.careful import CarefulWork
-from prism_model_worker.contexts import RunContext, RunContexts, is_published
-from prism_model_worker.endpoints import Connect, Endpoints
+from prism_model_worker.contexts import RunContext, is_published
+from prism_model_worker.endpoints import Connect
 from prism_model_worker.membership import Hooks, Membership
-from prism_model_worker.photos.album import Album
-from prism_model_worker.photos.studio import Studio
-from prism_model_worker.requests.asking import RequestAnswerer
+from prism_model_worker.model_calls import ModelCalls
+from prism_model_worker.quarantine import Quarantine
 from prism_model_worker.requests.lane import RequestLane
-from prism_model_worker.results import encode
-from prism_model_worker.settings import WorkerSettings, lane_settings, photo_limits
+from prism_model_worker.results import encode, measure
+from prism_model_worker.settings import WorkerSettings, lane_settings
 from prism_model_worker.sharing import SharedAnswers
-from prism_model_worker.status import Status
-from prism_model_worker.tasks import BatchTask, Lane, TaskQueue
+from prism_model_worker.status import Status, waiting_runs
+from prism_model_worker.tasks import BatchTask, Lane
 
 log = get_logger(__name__)
 
@@ -62,17 +58,11 @@ MOST_IN_HAND = 4
 # A worker whose model server is gone keeps its partitions this long, then leaves them to others.
 LEAVE_AFTER_S = 15.0
 STOP_DRAIN_S = 22.0
-# In a row, of one batch: no row fails for them, and whoever looks is told.
-MANY_REFUSALS = 10
-# What is worked on alone, and has had no server for so long, lets the others go on.
-SET_ASIDE_S = 5.0
 # For results that are on their way, before a batch is worked on alone.
 SETTLE_S = 1.0
 # Results of a few ms travel together: a third less work for the broker, and a bulk run has the time.
 RESULT_LINGER_MS = 10
 BUSY_WAIT_S, IDLE_WAIT_S = 0.005, 0.1
-# Tokens of a request's call: a photo, a question and an answer.
-REQUEST_CONTEXT = 8192
 
 
 class Worker:
@@ -90,57 +80,47 @@ class Worker:
         self._topics = Topics(settings.topic_prefix)
         self._readiness = readiness
         self._clock = clock
-        self._session = uuid.uuid4().hex[:12]
-        self._most_calls = settings.concurrent_requests or MOST_THREADS
         self._source = f"/prism/model-worker/{settings.worker_id}"
         self._runs = RunsTable()
         self._table = TableReader(kafka, {self._topics.runs: self._on_run})
-        self._admin = kafka.admin()
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors, **{"linger.ms": RESULT_LINGER_MS})
         self._dead_letters = DeadLetters(
             self._producer, self._topics.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
         )
-        self._tasks = TaskQueue(clock)
-        self._endpoints = Endpoints(
-            connect, clock, self._tasks.wake, settings.health_timeout_s, settings.concurrent_requests
-        )
-        self._contexts = RunContexts(settings.ollama_model, self._endpoints)
-        limits = photo_limits(settings)
-        self._studio = Studio(limits)
-        album = Album(self._studio, settings.photo_dir or settings.data_dir, limits)
-        self._callers = Callers(
-            self._tasks,
-            Answerer(Deadlines(settings.request_timeout_s), clock, album=album),
-            RequestAnswerer(settings.request_timeout_s, clock),
-        )
-        # The fleet's own model: requests are answered by it, and jobs that name none.
-        self._default = self._endpoints.group(ModelEntry.model_construct(name=settings.ollama_model))
-        self._requests = self._lane(kafka, album) if settings.request_topic else None
+        self._calls = ModelCalls(settings, connect, clock)
+        self._tasks, self._contexts = self._calls.tasks, self._calls.contexts
+        self._requests = self._lane(kafka) if settings.request_topic else None
         self._sharing = SharedAnswers(settings.shared_rows)
         self._backlog: deque[BatchTask] = deque()
         self._open: dict[tuple[int, int, int], BatchTask] = {}
-        self._careful: CarefulWork | None = None
-        self._unnamed = False
-        # Careful work whose model's servers went away in the middle.
-        self._set_aside: dict[tuple[int, int, int], CarefulWork] = {}
-        self._aside_at = 0.0
         self._stopping = False
         # Results that were produced and are not acknowledged.
         self._on_their_way = 0
         self._away_since: float | None = None
         self._heartbeat_due = 0.0
-        self._membership = Membership(
+        session = uuid.uuid4().hex[:12]
+        self._membership = self._member(kafka, session)
+        self._quarantine = Quarantine(self._membership, self._tasks, self._recalled, self._produce, clock)
+        self.status = Status(settings.worker_id, session, settings.ollama_model, settings.ollama_host, clock)
+
+    def _member(self, kafka: KafkaSettings, session: str) -> Membership:
+        admin, batches = kafka.admin(), self._topics.batches
+        return Membership(
             kafka,
-            settings.consumer_group,
-            self._topics.batches,
-            self._session,
+            self._settings.consumer_group,
+            batches,
+            session,
             span=self._span,
-            hooks=Hooks(self._drain, self._lost, lambda: topic_id(self._admin, self._topics.batches)),
-            clock=clock,
+            hooks=Hooks(self._drain, self._lost, lambda: topic_id(admin, batches)),
+            clock=self._clock,
         )
-        self.status = Status(
-            settings.worker_id, self._session, settings.ollama_model, settings.ollama_host, clock
+
+    def _lane(self, kafka: KafkaSettings) -> RequestLane:
+        calls = self._calls
+        settings = lane_settings(self._settings, self._topics.dead_letter, self._source)
+        return RequestLane(
+            settings, kafka, calls.album, calls.tasks, calls.default, calls.request_context, self._clock
         )
 
     def run(self, stop: StopSignal) -> None:
@@ -154,8 +134,7 @@ class Worker:
         self._stop()
 
     def _start(self) -> None:
-        if self._settings.ollama_model:
-            self._endpoints.watch(self._default, self._settings.ollama_model)
+        self._calls.start()
         while not self._table.caught_up:
             self._table.poll(1.0)
         for run in self._runs.runs.values():
@@ -163,20 +142,6 @@ class Worker:
         self._membership.join()
         if self._requests is not None:
             self._requests.start()
-
-    def _lane(self, kafka: KafkaSettings, album: Album) -> RequestLane:
-        settings = lane_settings(self._settings, self._topics.dead_letter, self._source)
-        return RequestLane(
-            settings, kafka, album, self._tasks, self._default, self._request_context, self._clock
-        )
-
-    def _request_context(self) -> int:
-        """Return the context length of requests: that of the model's runs, for a change reloads it."""
-        model = self._settings.ollama_model
-        used = [
-            one.num_ctx for one in self._contexts.all() if one.model == model and not one.record.state.ended
-        ]
-        return max([REQUEST_CONTEXT, *used])
 
     def _turn(self) -> None:
         wanted = self._wanted()
@@ -197,11 +162,7 @@ class Worker:
 
     def _check(self) -> None:
         self._producer_errors.check()
-        broken = (
-            self._callers.broken
-            or self._endpoints.broken
-            or (self._requests.broken if self._requests is not None else None)
-        )
+        broken = self._calls.broken or (self._requests.broken if self._requests is not None else None)
         if broken is not None:
             raise broken
         self._readiness.set("broker", not self._table.broker_away, "no Kafka broker answers")
@@ -210,15 +171,15 @@ class Worker:
 
     def _wanted(self) -> int:
         """Return how many more batches are wanted in hand."""
-        if self._careful is not None or any(self._is_suspect(task) for task in self._backlog):
+        if self._quarantine.busy or any(map(self._quarantine.is_suspect, self._backlog)):
             return 0
         if not self._membership.subscribed:
             return 0
-        if self._endpoints.closed_reason() is not None or self._dead_letters.crowded:
+        if self._calls.endpoints.closed_reason() is not None or self._dead_letters.crowded:
             return 0
-        backlog = sum(not self._is_careful(task) for task in self._backlog)
+        backlog = sum(not self._quarantine.is_careful(task) for task in self._backlog)
         active = len(self._tasks.working()) + self._tasks.ready() + backlog
-        most = self._limit + SPARE
+        most = self._calls.limit + SPARE
         # What waits (for its time, for one of several models) is in memory too.
         return min(most - active, MOST_IN_HAND * most - len(self._open))
 
@@ -284,29 +245,15 @@ class Worker:
 
     # Calls
 
-    def _is_careful(self, task: BatchTask) -> bool:
-        held = self._membership.holdings.get(task.partition, task.epoch)
-        return held is not None and held.careful
-
-    def _is_suspect(self, task: BatchTask) -> bool:
-        """Whether a batch is to be worked on alone, and can be: a server of its model is up."""
-        if not self._is_careful(task) or not (task.needs_no_call or task.servers.may_call(task.model)):
-            return False
-        # A partition has one name to remember: that of the one that was set aside.
-        aside = [place for place in self._set_aside if place[0] == task.partition]
-        return not aside or task.place in aside
-
     def _dispatch(self) -> None:
-        if self._careful is not None and self._unnamed:
-            self._name_and_ask(self._careful)
-        self._set_aside_if_away()
-        if self._careful is not None:
+        self._quarantine.mind()
+        if self._quarantine.busy:
             return
-        if not any(self._is_suspect(task) for task in self._backlog):
+        if not any(map(self._quarantine.is_suspect, self._backlog)):
             self._tasks.free(Lane.BATCHES)
             for _ in range(len(self._backlog)):
                 task = self._backlog.popleft()
-                if self._is_careful(task):
+                if self._quarantine.is_careful(task):
                     self._backlog.append(task)  # its server is away: that holds up its own partition alone
                 else:
                     self._route(task)
@@ -314,18 +261,8 @@ class Worker:
         self._recalled()
         if self._tasks.reserve(Lane.BATCHES):
             # By offset: the one that is named is then the first that the next owner meets.
-            suspects = [task for task in self._backlog if self._is_suspect(task)]
-            self._begin_careful(min(suspects, key=lambda task: (task.partition, task.offset)))
-
-    def _set_aside_if_away(self) -> None:
-        """Let the others go on while what is worked on alone has no server; it stays named."""
-        careful = self._careful
-        if careful is None or self._unnamed or self._is_suspect(careful.task):
-            self._aside_at = self._clock() + SET_ASIDE_S
-        elif self._clock() >= self._aside_at and careful.task in self._recalled():
-            log.warning("suspect_set_aside", batch_id=careful.task.batch.id)
-            self._set_aside[careful.task.place] = careful
-            self._careful = None
+            suspects = filter(self._quarantine.is_suspect, self._backlog)
+            self._ask_alone(min(suspects, key=lambda task: (task.partition, task.offset)))
 
     def _recalled(self) -> list[BatchTask]:
         """Take every waiting batch back into the backlog, and return them."""
@@ -347,72 +284,39 @@ class Worker:
         """Wake what waits for rows that were answered of tasks that go on."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self._backlog.extend(self._sharing.settle_rows(self._callers.settled.get_nowait()))
+                self._backlog.extend(self._sharing.settle_rows(self._calls.callers.settled.get_nowait()))
 
     def _finished(self, task: BatchTask) -> None:
         """Take a task back from the callers."""
         self._backlog.extend(self._sharing.settle(task))
-        if self._careful is not None and self._careful.task is task:
-            self._go_on_carefully()
+        if self._quarantine.holds(task):
+            self._quarantine.go_on()
         elif task.waiting:
             self._backlog.append(task)
         else:
             self._produce(task)
 
-    def _begin_careful(self, task: BatchTask) -> None:
+    def _ask_alone(self, task: BatchTask) -> None:
         """Begin once everything before is acknowledged: the next owner must not find it undone again."""
         if self._producer.flush(SETTLE_S):
             return
         self._backlog.remove(task)
         held = self._membership.holdings.get(task.partition, task.epoch)
-        if held is None:
-            return
-        known = self._set_aside.pop(task.place, None)
-        if known is not None:
-            self._careful = known
-            held.suspect(known.named)
-            self._name_and_ask(known)
+        if held is None or self._quarantine.resume(task, held):
             return
         self._backlog.extend(self._sharing.abandon(task))
-        self._careful = CarefulWork.begin(task, held)
-        log.warning("working_alone", batch_id=task.batch.id, row_by_row=self._careful.known is not None)
-        self._go_on_carefully()
-
-    def _go_on_carefully(self) -> None:
-        """Name what is asked next, wait until that is durable, and only then let it be asked."""
-        assert self._careful is not None
-        task = self._careful.task
-        held = self._membership.holdings.get(task.partition, task.epoch)
-        suspect = self._careful.next_suspect()
-        if held is None:
-            self._careful = None
-        elif suspect is None:
-            self._careful = None
-            self._produce(task)
-        else:
-            held.suspect(suspect)
-            self._name_and_ask(self._careful)
-
-    def _name_and_ask(self, careful: CarefulWork) -> None:
-        """Commit the suspect's name and put its task; again at the next turn if the commit was refused."""
-        held = self._membership.holdings.get(careful.task.partition, careful.task.epoch)
-        if held is None:
-            self._careful = None  # the partition has moved on, and its new owner knows
-        self._unnamed = held is not None and not self._membership.commit_now(held)
-        if held is not None and not self._unnamed:
-            self._tasks.put(careful.task)
+        self._quarantine.begin(task, held)
 
     # Results out
 
     def _collect(self, wait_s: float) -> None:
         """Produce what the callers have finished, waiting at most `wait_s` for the first."""
         try:
-            task = (
-                self._callers.finished.get(timeout=wait_s) if wait_s else self._callers.finished.get_nowait()
-            )
+            finished = self._calls.callers.finished
+            task = finished.get(timeout=wait_s) if wait_s else finished.get_nowait()
             while True:
                 self._finished(task)
-                task = self._callers.finished.get_nowait()
+                task = finished.get_nowait()
         except queue.Empty:
             return
 
@@ -432,7 +336,7 @@ class Worker:
             self._open.pop(task.place, None)
             self._membership.holdings.finish(task.partition, task.epoch, task.offset)
             self.status.count(result)
-            _measure(task)
+            measure(task)
 
         record = task.context.record
         self._on_their_way += 1
@@ -477,10 +381,7 @@ class Worker:
         for partition in partitions:
             self._tasks.discard(partition)
         self._backlog = deque(task for task in self._backlog if task.partition not in partitions)
-        if self._careful is not None and self._careful.task.partition in partitions:
-            self._careful = None
-        for place in [place for place in self._set_aside if place[0] in partitions]:
-            del self._set_aside[place]
+        self._quarantine.lose(partitions)
         begun = {id(task) for task in self._tasks.working()}
         gone = [
             task for task in self._open.values() if task.partition in partitions and id(task) not in begun
@@ -491,10 +392,8 @@ class Worker:
         self._backlog.extend(one for one in woken if one.place in self._open)
 
     def _mind_the_servers(self) -> None:
-        metrics.LIMIT.set(self._endpoints.limit)
-        # One more to watch the clock, one that is on its way back with a reply.
-        self._callers.grow_to(self._limit + 2)
-        reason = self._away_reason()
+        self._calls.grow()
+        reason = self._calls.away_reason()
         self._readiness.set("model server", reason is None, reason or "")
         now = self._clock()
         if reason is None:
@@ -508,39 +407,24 @@ class Worker:
             log.warning("leaving_until_model_server_is_back", reason=reason)
             self._membership.leave()
 
-    @property
-    def _limit(self) -> int:
-        """Most calls at once now: what the servers take, and what is allowed."""
-        return min(self._endpoints.limit, self._most_calls)
-
-    def _away_reason(self) -> str | None:
-        return self._endpoints.closed_reason() or self._endpoints.starved_reason()
-
     def _span(self) -> int:
         """Return the offsets of one partition that may be in hand, rounded up: it is told with commits."""
-        return 1 << (2 * (self._endpoints.limit + SPARE) - 1).bit_length()
+        return 1 << (2 * (self._calls.endpoints.limit + SPARE) - 1).bit_length()
 
     # What others see
 
     def _heartbeat_if_due(self) -> None:
         if self._clock() >= self._heartbeat_due:
             self._heartbeat_due = self._clock() + HEARTBEAT_SECONDS
-            away = self._away_reason()
+            away = self._calls.away_reason()
             self._heartbeat(WorkerState.WAITING if away else WorkerState.RUNNING, away)
-
-    def _waiting_runs(self) -> dict[str, str]:
-        """Return the runs in hand of which something gets no answer anywhere, and why."""
-        contexts = {(task.batch.run_id, task.model): task.context for task in self._open.values()}
-        reasons = {key: one.servers.closed_reason(one.model) for key, one in contexts.items()}
-        waiting = {run_id: reason for (run_id, _), reason in reasons.items() if reason is not None}
-        refused = (task.batch.run_id for task in self._open.values() if task.refusals >= MANY_REFUSALS)
-        return dict.fromkeys(refused, "the model server refuses a call again and again") | waiting
 
     def _heartbeat(self, state: WorkerState, reason: str | None) -> None:
         in_flight = [task.batch.id for task in self._open.values()]
+        waiting = waiting_runs(self._open.values())
         metrics.IN_FLIGHT.set(len(in_flight))
         partitions = self._membership.holdings.partitions()
-        beat = self.status.heartbeat(state, reason, self._limit, in_flight, self._waiting_runs(), partitions)
+        beat = self.status.heartbeat(state, reason, self._calls.limit, in_flight, waiting, partitions)
         with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
             self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
 
@@ -559,15 +443,5 @@ class Worker:
             self._requests.close()
         self._heartbeat(WorkerState.STOPPED, None)
         self._producer.flush(3.0)
-        self._tasks.close()
-        self._endpoints.close()
-        self._studio.close()
+        self._calls.close()
         self._table.close()
-
-
-def _measure(task: BatchTask) -> None:
-    metrics.BATCHES.inc()
-    metrics.TOKENS.labels(direction="prompt").inc(task.prompt_tokens)
-    metrics.TOKENS.labels(direction="completion").inc(task.completion_tokens)
-    for outcome in task.outcomes.values():
-        metrics.ROWS.labels(outcome=getattr(outcome, "reason", "ok")).inc()

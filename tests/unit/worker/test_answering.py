@@ -28,8 +28,8 @@ from prism.modelserver.server import ChatRequest
 from prism_model_worker.answering import Deadlines
 from prism_model_worker.blame import is_refusal
 from prism_model_worker.results import result_of
+from prism_model_worker.status import MANY_REFUSALS
 from prism_model_worker.tasks import BatchTask
-from prism_model_worker.worker import MANY_REFUSALS
 from tests.unit.worker.world import MODEL, Bench, context, reply, task
 
 AWAY: list[ModelServerError] = [
