@@ -84,8 +84,8 @@ What follows is of `fanout`.
 - **Where two share an Ollama** the models do a file one after the other, since it may have room for one only;
   the next file begins with the first model again. **On servers of their own** (`base_url`), or
   OpenAI-compatible ones, they do it abreast.
-- **How far they agree** stands in summary and report: for each column with a list of labels the share of rows,
-  Cohen's kappa of each pair and Krippendorff's alpha of all. The rows on which they differ are in
+- **How far they agree** stands in summary and report: for each column with a list of labels the share of
+  rows, Cohen's kappa of each pair and Krippendorff's alpha of all. The rows on which they differ are in
   `logs/RUN/disagreements.csv`.
 - `--dry-run` asks each model a share of the sample, and says of each what it takes. Of `split` it asks the
   first model alone, as if that did every row.
