@@ -87,7 +87,9 @@ def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> t
     Raises CommandFailed (5) when its model is nowhere.
     """
     choice, elsewhere = model_of(spec, options, environ), not _at_default_server(spec)
-    if choice.embedded and not elsewhere:
+    # Of several models the rules may be one; otherwise nobody named them.
+    alone = not spec.job.model.several or options.model_server == "embedded"
+    if choice.embedded and not elsewhere and alone:
         spec = spec.with_model(EMBEDDED_MODEL)
     parallel = spec.job.parallelization
     return FleetPlan(
@@ -146,6 +148,11 @@ def model_of(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> M
     # A model with an address of its own, or in the cloud, is asked there by the workers.
     here: list[str | None] = [one.name for one in spec.entries if _is_at_default_server(one)]
     found = [choose(options.model_server, name, environ, lister(environ)) for name in here or [None]]
+    if len({one.url for one in found}) > 1:
+        raise CommandFailed(
+            BAD_INPUT, f"{' and '.join(map(str, here))} are not of one server", "model.names",
+            "give each its base_url in models.json",
+        )  # fmt: skip
     return found[0]
 
 

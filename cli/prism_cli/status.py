@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from prism.messages import RunState
+from prism.runs.models import inputs
 from prism_cli import connection as connections
 from prism_cli.arrival import known_run
 from prism_cli.board import Board, RunView, WorkerView
@@ -104,7 +105,7 @@ def _work(view: RunView) -> list[tuple[str, str]]:
     speed = f"{view.rows_per_s:.1f} rows/s" if view.rows_per_s else ""
     if progress.eta_s is not None and not view.ended:
         speed += f", about {duration(progress.eta_s)} left"
-    files = ", ".join(one.filename or one.label for one in record.files)
+    files = ", ".join(one.filename or one.label for one in inputs(record))
     job = f"{record.job_name}, {files}" if files else record.job_name
     return [
         ("calls", calls),

@@ -217,11 +217,13 @@ class RunAccount:
         rows_failed = sum(one.failed for one in self.files.values())
         self.timeline.note(Moment(round(seconds, 3), self.ok + rows_failed, rows_failed, tokens))
 
-    def count_missing(self, file: FileAccount, rows: int, reason: str) -> None:
-        """Count the rows as failed that will never come back."""
+    def count_missing(self, file: FileAccount, rows: int, reason: str, model: str = "") -> None:
+        """Count the rows as failed that will never come back. `model`: which of several was to do them."""
         file.missing = rows - file.ok - file.failed
         if file.missing:
             self.failed_by_reason[reason] += file.missing
+            if model in self.by_model:
+                self.by_model[model].failed += file.missing
 
 
 def _with(names: list[str], name: str) -> list[str]:
@@ -244,6 +246,11 @@ def file_to_json(file: FileAccount) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
+def _known(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that this version knows: a store may have been written by a newer one."""
+    return {name: value for name, value in fields.items() if name in kind.__dataclass_fields__}
+
+
 def run_from_json(text: str, files: dict[str, FileAccount]) -> RunAccount:
     """Return the run that `run_to_json` wrote."""
     fields = json.loads(text)
@@ -253,8 +260,10 @@ def run_from_json(text: str, files: dict[str, FileAccount]) -> RunAccount:
     every_s, moments = fields.get("timeline", (1.0, []))
     fields["timeline"] = Timeline(every_s, [Moment(*one) for one in moments])
     fields["reports"] = ReportsState(fields.get("reports", ReportsState.DUE))
-    fields["by_model"] = {name: ModelAccount(**one) for name, one in fields.get("by_model", {}).items()}
-    return RunAccount(files=files, **fields)
+    fields["by_model"] = {
+        name: ModelAccount(**_known(ModelAccount, one)) for name, one in fields.get("by_model", {}).items()
+    }
+    return RunAccount(files=files, **_known(RunAccount, fields))
 
 
 def file_from_json(file_id: int, text: str) -> FileAccount:
@@ -266,14 +275,14 @@ def file_from_json(file_id: int, text: str) -> FileAccount:
         file_id=file_id,
         merged=MergedSequences(through, rows, [Stretch(*one) for one in above]),
         outputs=outputs,
-        **fields,
+        **_known(FileAccount, fields),
     )
 
 
 def _outputs(fields: dict[str, Any]) -> dict[str, OutputMark]:
     """Take the marks out of a file's fields; an account of before there were formats has one CSV."""
     if "outputs" in fields:
-        return {form: OutputMark(**mark) for form, mark in fields.pop("outputs").items()}
+        return {form: OutputMark(**_known(OutputMark, mark)) for form, mark in fields.pop("outputs").items()}
     mark, named = fields.pop("output"), fields.pop("has_name")
     return {"csv": OutputMark(**mark, named=named)} if mark else {}
 

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from prism.runs.columns import META_COLUMNS
-from prism.tables import render_line
+from prism.tables import neutralise, render_line
 from prism_merger.rendering import split_lines
 from prism_merger.store import RowReader
 
@@ -65,13 +65,18 @@ def _joined(shape: Shape, lines: dict[int, bytes]) -> Line:
         rows[model][shape.width : shape.width + shape.coded] if model in rows else nothing
         for model in range(len(shape.models))
     ]
+    # An answer of another model is not merged: what a line says of its model is what was asked.
+    names = [
+        rows[model][-len(META_COLUMNS)] if model in rows else neutralise(name)
+        for model, name in enumerate(shape.models)
+    ]
     errors = [rows[model][-1] if model in rows else shape.missing for model in range(len(shape.models))]
     failure = next((one for one in errors if one), "")
     cells = [
         *base[: shape.width],
         *(of_model[column] for column in range(shape.coded) for of_model in values),
         *errors,
-        ", ".join(shape.models),
+        ", ".join(names),
         *meta[1:-1],
         failure,
     ]

@@ -31,18 +31,29 @@ class Layout:
         columns: of the lines, all of them: the input's, the coded ones, ours.
         chosen: which are written, by number, in this order.
         delimiter: of the lines, and of the CSV.
+        errors: which of the chosen say why a row failed; empty they are null, where there is null.
     """
 
     columns: tuple[str, ...]
     chosen: tuple[int, ...]
     delimiter: str
+    errors: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, columns: Sequence[str], wanted: Sequence[str] | None, delimiter: str) -> "Layout":
-        """Return the layout for the wanted columns, all if None; what there is not is left out."""
+    def of(
+        cls, columns: Sequence[str], wanted: Sequence[str] | None, delimiter: str, models: int = 0
+    ) -> "Layout":
+        """Return the layout for the wanted columns, all if None; what there is not is left out.
+
+        `models`: how many have a column of their own that says why they failed.
+        """
         names = list(columns)
         there = names if wanted is None else [one for one in wanted if one in names]
-        return cls(tuple(names), tuple(names.index(one) for one in there or names), delimiter)
+        chosen = tuple(names.index(one) for one in there or names)
+        meta = len(names) - len(META_COLUMNS)
+        said = {len(names) - 1, *range(meta - models, meta)}
+        errors = tuple(place for place, number in enumerate(chosen) if number in said)
+        return cls(tuple(names), chosen, delimiter, errors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,8 +88,8 @@ def csv_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
 
 
 def jsonl_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
-    """Yield JSON Lines: every value a string, but `Batch_Size` a number and an empty `Error` null."""
-    names, size_at, error_at = layout.names, layout.place_of("Batch_Size"), layout.place_of("Error")
+    """Yield JSON Lines: every value a string, but `Batch_Size` a number and an empty error null."""
+    names, size_at = layout.names, layout.place_of("Batch_Size")
     dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     for block in blocks:
         lines = []
@@ -86,19 +97,19 @@ def jsonl_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
             values: list[Any] = list(row)
             if size_at is not None:
                 values[size_at] = int(row[size_at])
-            if error_at is not None:
-                values[error_at] = row[error_at] or None
+            for place in layout.errors:
+                values[place] = row[place] or None
             lines.append(dump(dict(zip(names, values, strict=True))))
             lines.append("\n")
         yield "".join(lines).encode()
 
 
 def parquet_chunks(layout: Layout, blocks: Blocks) -> Iterator[bytes]:
-    """Yield Parquet: every column a string, but `Batch_Size` an int32 and an empty `Error` null."""
+    """Yield Parquet: every column a string, but `Batch_Size` an int32 and an empty error null."""
     # Merging should not wait for it, nor hold its memory, where nobody wants Parquet.
     from prism_merger.parquet_file import ParquetFile
 
-    file = ParquetFile(layout.names, layout.place_of("Batch_Size"), layout.place_of("Error"))
+    file = ParquetFile(layout.names, layout.place_of("Batch_Size"), layout.errors)
     count = size = 0
     for piece in _pieces(blocks):
         file.add(list(layout.cells(piece)))

@@ -52,7 +52,7 @@ def output_order(
     return OutputOrder(
         file_ids=file_ids,
         form=form,
-        layout=Layout.of(columns, plan.job.output.columns, unit.files[0].delimiter),
+        layout=Layout.of(columns, plan.job.output.columns, unit.files[0].delimiter, len(unit.models)),
         sort_column=columns.index(wanted) if wanted in columns else None,
         temporary=temporary,
         scratch=scratch / f"sort-{file_ids[0]}.sqlite",
@@ -63,9 +63,10 @@ def output_order(
 def completed_by(order: OutputOrder, family: Family) -> OutputOrder:
     """Return the order for the whole output that a retry's rows complete."""
     columns, wanted = family.plan.columns(family.unit), family.plan.job.merge.sort_by
+    chosen = family.plan.job.output.columns
     return replace(
         order,
-        layout=Layout.of(columns, family.plan.job.output.columns, family.unit.files[0].delimiter),
+        layout=Layout.of(columns, chosen, family.unit.files[0].delimiter, len(family.unit.models)),
         sort_column=columns.index(wanted) if wanted in columns else None,
         family=family,
     )

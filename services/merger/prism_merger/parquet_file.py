@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 
 
 class ParquetFile:
-    """Strings in every column, but an int32 at `size_at`; an empty cell at `error_at` is null."""
+    """Strings in every column, but an int32 at `size_at`; an empty cell at one of `errors` is null."""
 
-    def __init__(self, names: Sequence[str], size_at: int | None, error_at: int | None) -> None:
-        self._size_at, self._error_at = size_at, error_at
+    def __init__(self, names: Sequence[str], size_at: int | None, errors: Sequence[int]) -> None:
+        self._size_at, self._errors = size_at, frozenset(errors)
         self._sink = _Sink()
         self._held: list[pa.RecordBatch] = []
         self._schema = pa.schema([self._field(number, name) for number, name in enumerate(names)])
@@ -38,12 +38,12 @@ class ParquetFile:
 
     def _field(self, number: int, name: str) -> pa.Field:
         kind = pa.int32() if number == self._size_at else pa.string()
-        return pa.field(name, kind, nullable=number == self._error_at)
+        return pa.field(name, kind, nullable=number in self._errors)
 
     def _column(self, number: int, cells: Sequence[str]) -> pa.Array:
         if number == self._size_at:
             return pa.array([int(cell) for cell in cells], pa.int32())
-        if number == self._error_at:
+        if number in self._errors:
             return pa.array([cell or None for cell in cells], pa.string())
         return pa.array(cells, pa.string())
 

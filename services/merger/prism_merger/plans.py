@@ -116,11 +116,17 @@ class RunPlan:
         """What makes the lines of each file whose columns are known."""
         return {
             one.label: FileRenderer(
-                self.run_id, one.columns, self.coded, one.delimiter, one.rows, one.batches
+                self.run_id, one.columns, self.coded, one.delimiter, one.rows, one.batches, self._asked(one)
             )
             for one in self.record.files
             if one.columns
         }
+
+    def _asked(self, file: RunFile) -> list[str]:
+        """Return which of several models do a file's batches, in turn."""
+        if file.model:
+            return [file.model]
+        return self.job.model.names if self.job.model.several else []
 
     @cached_property
     def units(self) -> list["Unit"]:

@@ -84,7 +84,7 @@ class Publisher:
         plan = self._ledger.plan(run.run_id)
         for one in plan.record.files:
             if one.label in run.files:
-                run.count_missing(run.files[one.label], one.rows, verdict.missing_reason)
+                run.count_missing(run.files[one.label], one.rows, verdict.missing_reason, one.model)
         run.outcome, run.detail, run.missing_reason = verdict.outcome, verdict.detail, verdict.missing_reason
         run.partial = verdict.partial and any(one.missing for one in run.files.values())
         run.merged_at = run.merged_at or timestamp(self._wall_clock)
@@ -234,8 +234,8 @@ class Publisher:
     def _complete_parent(self, run: RunAccount, plan: RunPlan) -> RunAccount | None:
         """Note in a retried run what its output is now; its manifest names both. Repeats itself."""
         parent = self._ledger.find(plan.record.parent) if plan.record.parent else None
-        if parent is None:
-            return None
+        if parent is None or parent.stage is Stage.LEFT_ALONE:
+            return None  # nothing is known of it: what its manifest says is more
         for unit in plan.units:
             family = family_of(self._ledger, self._places_of(run), run, unit)
             for form, mark in run.files[unit.lead].outputs.items():

@@ -90,7 +90,10 @@ class FileRenderer:
         delimiter: str,
         rows: int,
         batches: int,
+        models: Sequence[str] = (),
     ) -> None:
+        """`models`: which of several answer for its batches, in turn; none: the fleet's own may be any."""
+        self._models = tuple(models)
         self._run_id = run_id
         self._width = len(columns)
         self._coded = len(coded)
@@ -111,6 +114,8 @@ class FileRenderer:
         last = result.sequence == self._batches - 1
         if last != (result.first_row + len(result.rows) == self._rows):
             return "the last batch and the last row do not come together"
+        if self._models and result.model != self._models[result.sequence % len(self._models)]:
+            return f"the answers of {result.model[:100]}, which was not asked"
         for row in result.rows:
             if row.reason is not None:
                 if not _REASON.fullmatch(row.reason):

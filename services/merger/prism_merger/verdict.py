@@ -56,9 +56,10 @@ def _complete(run: RunAccount, plan: RunPlan, asked: bool, rows: int) -> Verdict
     if merge.condition == "any_success" and rows and run.failed == rows:
         return Verdict(Outcome.WITHHELD, "merge.condition is any_success, and no row has an answer")
     if not merge.allows(rows, run.failed):
+        what = "answers" if plan.job.model.fans_out else "rows"
         return Verdict(
             Outcome.WITHHELD,
-            f"{run.failed} of {rows} rows failed, merge.max_failed allows {merge.max_failed}",
+            f"{run.failed} of {rows} {what} failed, merge.max_failed allows {merge.max_failed}",
         )
     return Verdict(Outcome.PUBLISHED)
 

@@ -125,7 +125,7 @@ class RunContexts:
         return [one for by_model in list(self._known.values()) for one in by_model.values()]
 
     def of(self, record: RunRecord, batch: Batch) -> RunContext | None:
-        """Return the context of a batch's run and model; None if the run has no such file.
+        """Return the context of a batch's run and model; None if the run has no such file, or model.
 
         Raises what RunContext.of does.
         """
@@ -136,7 +136,7 @@ class RunContexts:
             self._known[record.run_id] = self._made(record)
         by_model = self._known[record.run_id]
         job = next(iter(by_model.values())).job
-        return by_model[model_of(job, file, batch.sequence) or self._default_model]
+        return by_model.get(model_of(job, file, batch.sequence) or self._default_model)
 
     def _made(self, record: RunRecord) -> dict[str, RunContext]:
         job = parse_job(record.job, record.job_name)

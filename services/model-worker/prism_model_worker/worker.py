@@ -197,7 +197,7 @@ class Worker:
             self._bury(record, held.epoch, MessageReason.NOT_PARSED, str(error))
             return
         if context is None:
-            detail = f"no run {batch.run_id} with a file {batch.label}"
+            detail = f"no run {batch.run_id} with a file {batch.label} and its model"
             self._bury(record, held.epoch, MessageReason.UNKNOWN_RUN, detail)
         elif is_published(context.record):
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)

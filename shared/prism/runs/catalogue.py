@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
+from prism.runs.naming import full_model_name
 
 FILE_NAME = "models.json"
 MAX_CATALOGUE_BYTES = 256_000
@@ -129,13 +130,13 @@ class Catalogue(_Part):
 
     @model_validator(mode="after")
     def _unambiguous(self) -> Self:
-        _refuse_twice("name", (_full_name(entry.name) for entry in self.available_models))
+        _refuse_twice("name", (full_model_name(entry.name) for entry in self.available_models))
         _refuse_twice("id", (entry.id for entry in self.available_models if entry.id is not None))
         return self
 
     def entry(self, name: str) -> ModelEntry:
         """Return the entry of a model (a name without a tag means `latest`); a plain one if it has none."""
-        return self._by_name.get(_full_name(name)) or ModelEntry.model_construct(name=name)
+        return self._by_name.get(full_model_name(name)) or ModelEntry.model_construct(name=name)
 
     @cached_property
     def ids(self) -> dict[str, str]:
@@ -144,7 +145,7 @@ class Catalogue(_Part):
 
     @cached_property
     def _by_name(self) -> Mapping[str, ModelEntry]:
-        return {_full_name(entry.name): entry for entry in self.available_models}
+        return {full_model_name(entry.name): entry for entry in self.available_models}
 
 
 def entry_of(fields: Mapping[str, Any], model: str | None) -> ModelEntry:
@@ -215,10 +216,6 @@ def _refuse_twice(what: str, values: Iterable[str]) -> None:
     twice = [value for value, number in Counter(values).items() if number > 1]
     if twice:
         raise ValueError(f"available_models: the {what} {twice[0]} stands there twice; give each its own")
-
-
-def _full_name(name: str) -> str:
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def _one_line(text: str) -> str:

@@ -24,7 +24,7 @@ from pydantic import (
 from prism.runs import marked_yaml
 from prism.runs.keys import is_nothing, nearest_key, problem, unknown_keys
 from prism.runs.marked_yaml import MarkedYaml, YamlRefused
-from prism.runs.naming import PatternRefused, check_pattern
+from prism.runs.naming import PatternRefused, check_pattern, full_model_name
 
 
 def _check_folder(folder: str) -> str:
@@ -104,7 +104,7 @@ class Model(_Section):
         description="as its server knows it; unset: the fleet's own model (`OLLAMA_MODEL`)",
         examples=["llama3.2"],
     )
-    names: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+    names: list[Annotated[str, Field(max_length=200, pattern=r"^[^\s,\x00-\x1f\x7f]+$")]] = Field(
         [],
         max_length=8,
         description='several models instead of one `name`, such as `["llama3.2", "qwen2.5"]`; see `mode`',
@@ -134,7 +134,10 @@ class Model(_Section):
     def _one_or_several(self) -> "Model":
         if self.name and self.names:
             raise ValueError("name and names: give one of the two")
-        twice = next((one for one in self.names if self.names.count(one) > 1), None)
+        names = [full_model_name(one) for one in self.names]
+        twice = next(
+            (one for one, name in zip(self.names, names, strict=True) if names.count(name) > 1), None
+        )
         if twice is not None:
             raise ValueError(f"names: {twice!r} stands there twice")
         return self

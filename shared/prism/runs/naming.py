@@ -49,6 +49,11 @@ def generated_run_id(
     return f"{project}_{version}_m{model_tag}_{when}_{partition}-{offset}"
 
 
+def full_model_name(name: str) -> str:
+    """Return a model's name with its tag: none means `latest`."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
 def model_tag(name: str | None, model_id: str | None) -> str:
     """Return a model's id in `models.json`, else ten alphanumerics of its name; 0 is the fleet's own."""
     if not name:

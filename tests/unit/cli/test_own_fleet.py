@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from prism.runs.catalogue import Catalogue, ModelEntry
+from prism.runs.job import parse_job
 from prism_cli import own_fleet
 from prism_cli.exits import BROKER_AWAY, MODEL_AWAY, CommandFailed
+from prism_cli.job_spec import JobSpec, SpecFile
 from prism_cli.model_choice import EMBEDDED_MODEL
+from prism_cli.submission import examine
 
 # Nothing listens there.
 ENVIRON = {"OLLAMA_HOST": "http://127.0.0.1:1"}
@@ -58,3 +62,33 @@ def test_a_run_that_nobody_knows_needs_the_fleet_that_has_it(options: Namespace)
     with pytest.raises(CommandFailed) as caught:
         own_fleet.plan_again("a", options, ENVIRON)
     assert caught.value.code == BROKER_AWAY
+
+
+def spec_of(folder: Path, names: list[str], **addresses: str) -> JobSpec:
+    table = folder / "t.csv"
+    table.write_text("Message\nx\n")
+    job = parse_job({"model": {"names": names}})
+    entries = tuple(ModelEntry(name=name, base_url=(url,)) for name, url in addresses.items())
+    files = (SpecFile("t", examine(table), []),)
+    return JobSpec(
+        folder / "job.yaml", job, {"model": {"names": names}}, {}, Catalogue(available_models=entries), files
+    )
+
+
+@pytest.mark.parametrize("names", [[EMBEDDED_MODEL, "far"], ["far", EMBEDDED_MODEL]])
+def test_the_rules_may_be_one_of_several_models(options: Namespace, tmp_path: Path, names: list[str]) -> None:
+    options.concurrency = None
+    plan, spec = own_fleet.plan_for(spec_of(tmp_path, names, far="http://127.0.0.1:2"), options, ENVIRON)
+    assert spec.job.model.names == names
+    assert plan.choice.embedded
+    options.model_server = "embedded"
+    _, spec = own_fleet.plan_for(spec_of(tmp_path, names, far="http://127.0.0.1:2"), options, ENVIRON)
+    assert spec.job.model.chosen == (EMBEDDED_MODEL,)
+
+
+def test_a_model_that_is_nowhere_is_said_before_anything_starts(options: Namespace, tmp_path: Path) -> None:
+    options.concurrency = None
+    for names in (["far", "llama3.2"], [EMBEDDED_MODEL, "llama3.2"]):
+        with pytest.raises(CommandFailed) as caught:
+            own_fleet.plan_for(spec_of(tmp_path, names, far="http://127.0.0.1:2"), options, ENVIRON)
+        assert caught.value.code == MODEL_AWAY

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prism.messages import Cursor, CutPosition, FileCursor, Result, ResultRow, RunFile, RunRecord, RunState
 from prism.service import fault
 from prism.tables import render_line
-from prism_merger.accounts import Outcome, Stage
+from prism_merger.accounts import ModelAccount, Outcome, RunAccount, Stage, run_from_json, run_to_json
 from prism_merger.joining import Line, Shape, join
 from tests.unit.merger.test_publication import POINTS, Killed
 from tests.unit.merger.world import COLUMNS, KeptOutlet, World, result, run_record, shuffled
@@ -153,6 +153,34 @@ def test_killed_at_any_step_the_next_life_ends_with_the_same(
     assert manifest(world) == manifest(calm)
 
 
+def test_an_error_that_is_none_is_null_where_there_is_null(tmp_path: Path) -> None:
+    world = published(tmp_path)
+    rows = [json.loads(line) for line in world.files()["r1_march.jsonl"].splitlines()]
+    assert [row["Error_beta:7b"] for row in rows[2:5]] == [None, "refused", None]
+    assert {type(row["Error_alpha"]) for row in rows} == {str, type(None)}
+    assert {row["Batch_Size"] for row in rows} == {10}
+
+
+@pytest.mark.promise(7)
+def test_an_answer_of_a_model_that_was_not_asked_is_refused(tmp_path: Path) -> None:
+    """A worker of a version that knows of one model asks its own."""
+    results = results_of(duo())
+    world = World(tmp_path, [duo()])
+    world.merge([one.model_copy(update={"model": "prism-embedded"}) for one in results[:2]])
+    assert [reason for reason, _ in world.outlet.dead] == ["not_parsed"] * 2
+    assert "which was not asked" in world.outlet.dead[0][1]
+    world.merge(results, first_offset=10)
+    world.finish()
+    assert rows_of(world.files()["r1_march.csv"])[0]["Model_Name"] == "alpha, beta:7b"
+
+
+def test_a_models_name_is_harmless_in_a_spreadsheet() -> None:
+    models = ("=1+1|cmd", "b")
+    lines = [[(0, render_line(["1", "x", "'=1+1|cmd", "5", "r", ""], ",").encode())], []]
+    (found,) = join(Shape(1, 1, models, ",", "gone"), lines)
+    assert next(csv.reader([found.content.decode()]))[-4] == "'=1+1|cmd, b"
+
+
 def test_chosen_columns_and_the_order_are_those_of_the_output(tmp_path: Path) -> None:
     output = {"columns": ["Topic_beta:7b", "RowID", "Error"]}
     job = {**JOB, "output": output, "merge": {"sort_by": "Urgency_beta:7b"}}
@@ -186,6 +214,9 @@ def test_a_run_that_was_broken_off_has_the_rows_that_any_model_has(tmp_path: Pat
     assert missing == [*range(10), *range(20, 25)]
     assert {rows[number]["Topic_beta:7b"] for number in missing} == {""}
     assert "r1_april.csv" in world.files()
+    by_model = manifest(world)["by_model"]
+    asked = [sum(by_model[name]["rows"].values()) for name in MODELS]
+    assert asked == [2 * ROWS, 2 * ROWS], "what never came back failed with the model that was to do it"
     assert rows_of(world.files()["r1_april.csv"]) == []
 
 
@@ -257,6 +288,32 @@ def test_where_it_completes_nothing_rows_of_two_models_are_not_mixed(tmp_path: P
     assert "could not be completed" in (run.detail or "")
     assert world.files()["r1_march.csv"] == before
     assert not [name for name in world.files() if name.startswith("r1.r1_")]
+
+
+@pytest.mark.promise(1)
+def test_a_lost_volume_takes_nothing_from_the_parents_manifest(tmp_path: Path) -> None:
+    world = published(tmp_path / "lost")
+    end(world, "r1")
+    before = manifest(world)
+    world.close()
+    (tmp_path / "lost" / "merger-0" / "store.sqlite").unlink()
+    world = World(tmp_path / "lost")
+    ended = duo(state=ENDED)
+    world.table.apply("r1", ended.to_bytes())
+    world.ledger.leave_ended_alone()
+    record, found = retry({"march.m1": FIRST_FAILED})
+    world.take_in(record)
+    world.merge(found, first_offset=100)
+    world.finish("r1.r1")
+    assert manifest(world) == before
+    assert "r1.r1_march.m1.csv" in world.files()
+
+
+def test_an_account_of_a_newer_version_is_read() -> None:
+    run = RunAccount("r1", {}, by_model={"a": ModelAccount(ok=1)})
+    newer = json.loads(run_to_json(run)) | {"later": 1}
+    newer["by_model"]["a"]["later"] = 2
+    assert run_from_json(json.dumps(newer), {}) == run
 
 
 def test_without_its_parent_each_models_rows_are_published_alone(tmp_path: Path) -> None:

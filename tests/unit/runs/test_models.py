@@ -116,6 +116,9 @@ def test_a_model_keeps_the_name_that_the_job_has() -> None:
     [
         ({"name": "a", "names": ["b"]}, "give one of the two"),
         ({"names": ["a", "a"]}, "'a' stands there twice"),
+        ({"names": ["a:latest", "a"]}, "'a:latest' stands there twice"),
+        ({"names": ["a, b", "c"]}, "names"),
+        ({"names": ["a\nb", "c"]}, "names"),
         ({"names": ["a", ""]}, "names"),
         ({"names": [str(number) for number in range(9)]}, "names"),
         ({"names": ["a", "b"], "mode": "fan-out"}, "did you mean fanout"),

@@ -44,6 +44,8 @@ def test_a_batch_goes_to_the_model_of_its_variant(endpoints: Endpoints) -> None:
     assert [one.url for one in second.servers.endpoints] == ["http://two:2"]
     assert contexts.of(record, asked("l.b", 8)) is second
     assert contexts.of(record, asked("l")) is None
+    stranger = record.files[0].model_copy(update={"label": "l.c", "model": "c"})
+    assert contexts.of(record.model_copy(update={"files": [stranger]}), asked("l.c")) is None
 
 
 def test_batches_of_a_split_run_go_in_turns(endpoints: Endpoints) -> None:
