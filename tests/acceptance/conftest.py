@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tests.acceptance import jobs
 
 MODEL = "llama3.2"
+OTHER_MODEL = "mistral"
 # What would lead a command to somebody else's fleet.
 _OTHERS = ("BOOTSTRAP_SERVER", "OLLAMA_", "PRISM_", "KAFKA_", "CONCURRENT_REQUESTS", "CONSUMER_GROUP", "PORT")
 
@@ -227,8 +228,8 @@ def rows_of(path: Path) -> Sequence[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def jobs_server() -> "Iterator[EmbeddedModelServer]":
-    """A model server that answers by the name that the jobs of PRISM v6 have, and whose faults can be set."""
-    with EmbeddedModelServer(models=[MODEL]) as started:
+    """A model server that answers by the names of PRISM v6's jobs, and whose faults can be set."""
+    with EmbeddedModelServer(models=[MODEL, OTHER_MODEL]) as started:
         yield started
 
 

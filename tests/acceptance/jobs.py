@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from prism.messages import RunRecord
 from prism_cli import connection as connections
 from prism_cli.board import Board
 from prism_embedded.model_server import EmbeddedModelServer
@@ -29,6 +30,8 @@ PROMPT = {
         "valid_sentiment": ["Positive", "Negative", "Neutral", "Mixed"],
     },
 }
+# A report takes longer than the rows of most tests do: who asks nothing of reports goes without.
+QUIET = "monitoring: {create_summaries: false, create_analytics: false}\n"
 WORDS = ("late shipping", "great support", "wrong bill", "the app crashes", "love the product", "login fails")
 
 
@@ -69,6 +72,8 @@ class Desk:
             job += f'model:\n  name: "{MODEL}"\n  batch_size: 5\n  delay: 0\n'
         if "parallelization:" not in sections:
             job += "parallelization:\n  workers: 2\n"
+        if "monitoring:" not in sections:
+            job += QUIET
         (folder / "job.yaml").write_text(job + sections)
         return cls(folder, server)
 
@@ -109,6 +114,17 @@ class Desk:
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
+
+    def record(self, run_id: str) -> RunRecord:
+        """Return a run as the broker has it."""
+        board = Board(connections.find(Namespace(bootstrap=None, data_dir=self.data_dir)))
+        try:
+            board.catch_up()
+            view = board.run(run_id)
+            assert view is not None
+            return view.record
+        finally:
+            board.close()
 
     def await_done(self, run_id: str, rows: int) -> None:
         """Wait until so many rows are merged."""
@@ -185,3 +201,25 @@ def job(desk: Desk, run_id: str, content: str, sections: str = "", code: int = 0
     done = made.run("--data-dir", str(desk.data_dir), "--run-id", run_id)
     assert done.returncode == code, done.stderr
     return made
+
+
+SEEDS = Path(__file__).parents[1] / "data" / "seeds"
+
+
+def put_seeds(folder: Path, rows: int) -> None:
+    """Put the job, prompt, models and settings files of PRISM v6's own document where it has them.
+
+    Letter for letter; the two tables that the job names have so many rows each.
+    """
+    places = {
+        "job_config.yaml": "local_job_config.yaml",
+        "prompts/example_prompt.json": "local_prompt_feedback.json",
+        "config/models.json": "local_models.json",
+        "config/settings.json": "local_settings.json",
+    }
+    for place, name in places.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes((SEEDS / name).read_bytes())
+    (folder / "data").mkdir(exist_ok=True)
+    for quarter, first in (("q1", 1), ("q2", 500)):
+        (folder / "data" / f"feedback_{quarter}.csv").write_text(table(rows, first))

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import requests
 
+from prism_embedded.loopback import free_port
 from tests.acceptance.conftest import (
     EXAMPLE,
     Fleet,
@@ -235,11 +236,21 @@ def test_a_killed_broker_comes_back_with_its_data(fleets: Starter) -> None:
     assert second.returncode in (0, 6), second.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_leaves_nothing_running(fleets: Starter, number: signal.Signals) -> None:
-    fleet = fleets()
+@pytest.mark.parametrize("how", ["Ctrl-C", "prism down"])
+def test_a_stop_leaves_nothing_running(fleets: Starter, how: str) -> None:
+    port = free_port()
+    fleet = fleets("--broker-port", str(port), "--worker-retries", "0")
+    assert fleet.bootstrap.endswith(f":{port}")
+    psutil.Process(fleet.pid_now("worker-1")).kill()
+    given_up = {"event": "given_up", "id": "worker-1"}
+    await_true(lambda: any(given_up.items() <= event.items() for event in fleet.events), "it stays down")
     pids = family(fleet)
-    assert fleet.end(number) == 0
+    if how == "prism down":
+        down = fleet.run("down", "--json")
+        assert (down.returncode, json.loads(down.stdout)["was_up"]) == (0, True), down.stderr
+        assert fleet.process.wait(60) == 0
+    else:
+        assert fleet.end(signal.SIGINT) == 0
     assert [pid for pid in pids if not is_gone(pid)] == []
     assert not (fleet.data_dir / "fleet.json").exists()
     done = fleet.run("status")

@@ -1,4 +1,4 @@
-"""200 rows of the example through the whole fleet and the real Ollama.
+"""The files of PRISM v6, and 200 rows of the example, through the whole fleet and the real Ollama.
 
 Its model has random weights: what it answers means nothing. That each answer is one of the lists is the
 work of the schema, which Ollama enforces.
@@ -6,6 +6,7 @@ work of the schema, which Ollama enforces.
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.conftest import EXAMPLE, Fleet, end_fleet, rows_of, start_fleet
+from tests.acceptance.conftest import (
+    EXAMPLE,
+    MODEL,
+    Fleet,
+    end_fleet,
+    plain_environment,
+    prism,
+    rows_of,
+    start_fleet,
+)
+from tests.acceptance.jobs import SEEDS, put_seeds
 from tests.integration.ollama import Ollama, serve
 
 ROWS = 200
@@ -21,6 +32,8 @@ ROWS = 200
 # model is a byte: 5 rows, long ones among them, fit into the 8192 that a run with such batches is given.
 BATCH = 5
 WAIT_S = 400.0
+# In each of the two files: a label of the model's own, which that prompt allows, is long with random weights.
+SEED_ROWS = 4
 LISTS = {"Topic": "valid_topic", "Validated_Sentiment": "valid_sentiment", "Urgency": "valid_urgency"}
 
 
@@ -28,9 +41,11 @@ LISTS = {"Topic": "valid_topic", "Validated_Sentiment": "valid_sentiment", "Urge
 def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ollama]:
     with serve(tmp_path_factory.mktemp("ollama")) as server:
         # Its threads wait for one another in loops: on a machine that is busy two are slower than one.
-        one_thread = {"model": server.model, "from": server.model, "parameters": {"num_thread": 1}}
-        made = requests.post(f"{server.url}/api/create", json=one_thread | {"stream": False}, timeout=60.0)
-        made.raise_for_status()
+        one_thread = {"from": server.model, "parameters": {"num_thread": 1}, "stream": False}
+        for name in (server.model, MODEL):
+            asked = {"model": name, **one_thread}
+            made = requests.post(f"{server.url}/api/create", json=asked, timeout=60.0)
+            made.raise_for_status()
         yield server
 
 
@@ -72,6 +87,50 @@ def write_first_rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.promise(1)
 @pytest.mark.promise(2)
+def test_the_files_of_prism_v6_run_as_they_are(ollama: Ollama, tmp_path: Path) -> None:
+    """The job says `llama3.2`, which is what the tiny model is called here; no letter of them is changed."""
+    put_seeds(tmp_path, SEED_ROWS)
+    done = prism(
+        "run", "job_config.yaml", folder=tmp_path, environment=plain_environment(OLLAMA_HOST=ollama.url),
+        timeout_s=WAIT_S,
+    )  # fmt: skip
+    assert done.returncode in (0, 6), done.stderr
+    first, second = map(Path, done.stdout.splitlines())
+    run_id = first.name.removesuffix("_q1_feedback.csv")
+    assert re.fullmatch(r"customer_feedback_v1_m1_\d{8}_\d{6}", run_id)
+    assert second.name == f"{run_id}_q2_feedback.csv"
+    logs = tmp_path / "logs" / run_id
+    manifest = json.loads((logs / "run_manifest.json").read_bytes())
+    rows = [*rows_of(first), *rows_of(second)]
+    ok = [row for row in rows if not row["Error"]]
+    assert [row["RowID"] for row in rows] == [str(base + at) for base in (1, 500) for at in range(SEED_ROWS)]
+    assert manifest["rows"] == {"in": 2 * SEED_ROWS, "ok": len(ok), "failed": len(rows) - len(ok)}
+    assert manifest["rows"]["ok"] > 0
+    assert (manifest["models"], manifest["model_digests"]) == ([MODEL], [digest(ollama, MODEL)])
+    assert {(row["Model_Name"], row["Batch_Size"], row["Run_ID"]) for row in rows} == {(MODEL, "10", run_id)}
+    assert_seed_labels(ok, logs / f"analytics_{run_id}.csv")
+    summary = (logs / f"summary_{run_id}.md").read_text()
+    assert f"{2 * SEED_ROWS} rows of 2 files: {len(ok)} ok" in summary
+    assert (logs / f"report_{run_id}.html").stat().st_size > 0
+
+
+def assert_seed_labels(ok: Sequence[dict[str, str]], analytics: Path) -> None:
+    """A value is of the prompt's list, or told as a label of the model's own, which that prompt allows."""
+    prompt = json.loads((SEEDS / "local_prompt_feedback.json").read_bytes())
+    organic = {(one["column"], one["value"]) for one in rows_of(analytics) if one["section"] == "organic"}
+    shown = dict(zip(prompt["columns_to_code"], ("Topic", "Validated_Sentiment", "Urgency"), strict=False))
+    for name, column in shown.items():
+        labels = {
+            *prompt["validation_rules"][f"valid_{name.lower()}"],
+            prompt["not_applicable_defaults"][name],
+        }
+        found = {row[column] for row in ok}
+        assert "" not in found, column
+        assert found - labels == {value for of, value in organic if of == column}, column
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
 @pytest.mark.promise(7)
 def test_200_rows_get_labels_of_their_lists(real_fleet: Fleet, ollama: Ollama, tmp_path: Path) -> None:
     rows_in = write_first_rows(tmp_path / "feedback.csv")
@@ -86,7 +145,7 @@ def test_200_rows_get_labels_of_their_lists(real_fleet: Fleet, ollama: Ollama, t
     }
     manifest = json.loads((real_fleet.data_dir / "logs" / "real" / "run_manifest.json").read_bytes())
     assert manifest["rows"] == {"in": ROWS, "ok": ROWS, "failed": 0}
-    assert (manifest["models"], manifest["model_digests"]) == ([ollama.model], [digest(ollama)])
+    assert (manifest["models"], manifest["model_digests"]) == ([ollama.model], [digest(ollama, ollama.model)])
     assert manifest["calls"] >= ROWS / BATCH
     # A token of this model is a byte, and every prompt holds the system prompt.
     assert manifest["tokens"]["prompt"] > manifest["calls"] * len(example_prompt()["system_prompt"])
@@ -102,7 +161,7 @@ def assert_labels(rows_out: Sequence[dict[str, str]]) -> None:
     assert all(row["Key_Point"] for row in rows_out)
 
 
-def digest(ollama: Ollama) -> str:
-    """Return the model's digest as the server says it."""
+def digest(ollama: Ollama, model: str) -> str:
+    """Return a model's digest as the server says it."""
     models = requests.get(f"{ollama.url}/api/tags", timeout=10.0).json()["models"]
-    return str(next(one["digest"] for one in models if one["name"].removesuffix(":latest") == ollama.model))
+    return str(next(one["digest"] for one in models if one["name"].removesuffix(":latest") == model))

@@ -11,7 +11,7 @@ import pytest
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
 from tests.acceptance.conftest import MODEL, await_true
-from tests.acceptance.jobs import Desk, table
+from tests.acceptance.jobs import Desk, job, put_seeds, table
 
 Maker = Callable[..., Desk]
 
@@ -49,8 +49,10 @@ def test_a_job_over_two_files_from_start_to_end_without_a_fleet(desks: Maker) ->
     (desk.folder / "config").mkdir()
     models = {"available_models": [{"id": 3, "name": MODEL, "description": "Fast"}]}
     (desk.folder / "config" / "models.json").write_text(json.dumps(models))
-    done = desk.run("--version", "v7")
+    done = desk.run("--version", "v7", "--workers", "3", "--model-server", desk.server.url)
     assert done.returncode == 0, done.stderr
+    assert "starting a fleet of 3 workers" in done.stderr
+    assert len(list((desk.data_dir / "logs" / "services").glob("worker-*.log"))) == 3
     first = Path(done.stdout.splitlines()[0])
     assert re.fullmatch(r"sample_v7_m3_\d{8}_\d{6}_jan\.csv", first.name)
     run_id = first.name.removesuffix("_jan.csv")
@@ -116,66 +118,51 @@ def test_pause_everything_restarted_resume(desks: Maker) -> None:
     assert desk.output("r1", "t").read_bytes() == calm.output("r1", "t").read_bytes()
 
 
-def test_the_run_goes_on_when_the_command_is_gone(desks: Maker) -> None:
-    desk = desks(t=table(100))
-    desk.control(latency_ms=100.0)
-    command = desk.begin("--run-id", "r1")
+def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
+    """One that is killed, and one that is interrupted and says how to come back."""
+    desk = desks(t=table(200))
+    desk.control(latency_ms=100.0, slots=2)
+    killed = desk.begin("--run-id", "r1")
     desk.await_done("r1", 5)
-    command.kill()
+    killed.kill()
+    interrupted = desk.begin("--resume", "--run-id", "r1")
+    assert interrupted.stdout is not None
+    assert "r1 is there already" in interrupted.stdout.readline()
+    assert "r1 running" in interrupted.stdout.readline()
+    interrupted.send_signal(signal.SIGINT)
+    told, _ = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130
+    assert "prism watch r1" in told
+    assert not desk.output("r1", "t").exists()
+    desk.control(latency_ms=0.0, slots=0)
     await_true(lambda: desk.output("r1", "t").exists(), "it is published all the same")
+    assert len(desk.rows("r1", "t")) == 200
     await_true(lambda: desk.fleet_pids() == [], "and the fleet goes down")
-    assert len(desk.rows("r1", "t")) == 100
 
 
-def test_a_changed_file_or_job_under_the_same_id_is_refused_with_what_changed(desks: Maker) -> None:
-    desk = desks(t=table(20))
-    first = desk.run("--run-id", "r1", "--detach")
-    assert first.returncode == 0, first.stderr
-    again = desk.run("--run-id", "r1")
+def test_a_changed_file_or_job_under_the_same_id_is_refused_with_what_changed(desk: Desk) -> None:
+    made = job(desk, "same", table(20))
+    there = ("--run-id", "same", "--data-dir", str(desk.data_dir))
+    again = made.run(*there)
     assert again.returncode == 0, again.stderr
     assert "is there already" in again.stderr
-    (desk.folder / "data" / "t.csv").write_text(table(21))
-    other = desk.run("--run-id", "r1", "--resume")
+    (made.folder / "data" / "t.csv").write_text(table(21))
+    other = made.run("--resume", *there)
     assert other.returncode == 3
     assert "the file t.csv has other bytes" in other.stderr
-    (desk.folder / "data" / "t.csv").write_text(table(20))
-    job = (desk.folder / "job.yaml").read_text()
-    (desk.folder / "job.yaml").write_text(job.replace("batch_size: 5", "batch_size: 6"))
-    other = desk.run("--run-id", "r1", "--resume")
+    (made.folder / "data" / "t.csv").write_text(table(20))
+    written = (made.folder / "job.yaml").read_text()
+    (made.folder / "job.yaml").write_text(written.replace("batch_size: 5", "batch_size: 6"))
+    other = made.run("--resume", *there)
     assert other.returncode == 3
     assert "the job differs at model.batch_size" in other.stderr
-
-
-def test_interrupted_it_says_how_to_come_back(desks: Maker) -> None:
-    desk = desks(t=table(100))
-    desk.control(latency_ms=200.0)
-    command = desk.begin("--run-id", "r1")
-    desk.await_done("r1", 5)
-    command.send_signal(signal.SIGINT)
-    told, _ = command.communicate(timeout=60)
-    assert command.returncode == 130
-    assert "prism watch r1" in told
-    down = desk.prism("down")
-    assert down.returncode == 0
-    assert desk.fleet_pids() == []
 
 
 @pytest.mark.promise(1)
 def test_the_files_of_prism_v6_run_as_they_are(desks: Maker) -> None:
     """The job, prompt, models and settings files of PRISM v6's own document, all where it has them."""
     desk = desks()
-    seeds = Path(__file__).parents[1] / "data" / "seeds"
-    places = {
-        "job_config.yaml": "local_job_config.yaml",
-        "prompts/example_prompt.json": "local_prompt_feedback.json",
-        "config/models.json": "local_models.json",
-        "config/settings.json": "local_settings.json",
-    }
-    (desk.folder / "config").mkdir()
-    for place, name in places.items():
-        (desk.folder / place).write_bytes((seeds / name).read_bytes())
-    for quarter, first in (("q1", 1), ("q2", 500)):
-        (desk.folder / "data" / f"feedback_{quarter}.csv").write_text(table(40, first))
+    put_seeds(desk.folder, 40)
     done = desk.run(job="job_config.yaml")
     assert done.returncode == 0, done.stderr
     outputs = [Path(line) for line in done.stdout.splitlines()]
@@ -187,6 +174,7 @@ def test_the_files_of_prism_v6_run_as_they_are(desks: Maker) -> None:
         "RowID,Title,Message,Sentiment,Topic,Validated_Sentiment,Urgency,Key_Point,"
         "Model_Name,Batch_Size,Run_ID,Error"
     )
+    assert "starting a fleet of 4 workers" in done.stderr
     logs = desk.folder / "logs" / run_id
     left = {"run_manifest.json", f"run_{run_id}.log", f"summary_{run_id}.md", f"analytics_{run_id}.csv"}
     assert left <= {one.name for one in logs.iterdir()}

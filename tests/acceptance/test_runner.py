@@ -61,6 +61,8 @@ def test_a_script_gives_every_answer_and_gets_the_four_files(fleet: Fleet, tmp_p
     (tmp_path / "p.json").write_text(json.dumps(PROMPT))
     words = ["--project", "survey", "--create", "--input", "t.csv", "--copy", "--prompt", "p.json"]
     words += ["--model", fleet.told["model"], "--batch-size", "5", "--rows", "3-20", "--json"]
+    words += ["--model-server", "embedded", "--workers", "3", "--on-failure", "leave", "--yes"]
+    words += ["--bootstrap", fleet.bootstrap]
     done = subprocess.run(
         [PRISM, "runner", *words, "--data-dir", str(fleet.data_dir)],
         cwd=tmp_path, env=plain_environment(), capture_output=True, text=True, timeout=120,

@@ -54,6 +54,14 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
     assert "--help" in told.err
 
 
+@pytest.mark.parametrize("deed", ["--resume", "--summary", "--pause-run", "--resume-run"])
+def test_what_is_done_to_a_run_needs_its_id(deed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "job.yaml", deed]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert f"{deed} needs --run-id" in told.err
+
+
 def test_every_command_takes_json() -> None:
     needed = {
         "init": ["x.csv"],

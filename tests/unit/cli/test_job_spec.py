@@ -3,12 +3,13 @@
 import json
 import os
 from argparse import Namespace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from prism_cli.exits import BAD_INPUT, CommandFailed
-from prism_cli.job_spec import JobSpec, read_spec
+from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 
 OPTIONS = Namespace(version=None, workers=None, model=None, rows=None)
 
@@ -39,6 +40,26 @@ def test_patterns_may_be_relative_absolute_or_at_home(
     (tmp_path / "elsewhere" / "data" / "c.csv").write_text("Message\nx\n")
     for pattern in ("data/*.csv", f"{tmp_path}/data/*.csv", "~/data/*.csv", "data/../data/?.csv"):
         assert labels(spec_of(tmp_path, pattern)) == ["a", "b"], pattern
+
+
+def test_a_run_is_named_by_project_version_and_the_models_number(tmp_path: Path) -> None:
+    spec_of(tmp_path, "data/a.csv")
+    models = [{"id": 3, "name": "mistral"}, {"id": 1, "name": "llama3.2"}]
+    (tmp_path / "models.json").write_text(json.dumps({"available_models": models}))
+    job = json.loads((tmp_path / "job.yaml").read_text())
+    named = {"project": {"name": "voice", "version": "v2.1"}, "model": {"name": "mistral"}}
+    (tmp_path / "job.yaml").write_text(json.dumps({**job, **named}))
+    at = datetime(2025, 1, 27, 14, 30, 52)
+    assert new_run_id(read_spec(tmp_path / "job.yaml", OPTIONS), at) == "voice_v2.1_m3_20250127_143052"
+
+
+def test_a_file_has_the_label_that_the_job_gives_it(tmp_path: Path) -> None:
+    spec_of(tmp_path, "data/a.csv")
+    queue = [{"path": "data/b.csv", "label": "second"}, {"path": "data/a.csv"}]
+    job = {"input_queue": queue, "prompts": {"config_file": "p.json"}}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    spec = read_spec(tmp_path / "job.yaml", OPTIONS)
+    assert [(one.label, one.filename) for one in spec.files] == [("second", "b.csv"), ("a", "a.csv")]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,12 @@ def test_deaths_of_other_kinds_are_counted_apart() -> None:
     assert all(restarts.after(status) is not None for status in (1, 70, 75, -11) * (MOST_DEATHS - 1))
 
 
+def test_what_may_start_again_so_often_stays_down_then_whatever_it_died_of() -> None:
+    restarts = Restarts(most=2)
+    assert [restarts.after(-9) is None for _ in range(4)] == [False, False, True, True]
+    assert Restarts(most=0).after(-9) is None
+
+
 def test_a_wrong_setting_needs_no_second_try() -> None:
     assert Restarts().after(3) is None
 

@@ -186,6 +186,22 @@ def test_rows_without_rowids_are_numbered_in_every_format(desk: Desk) -> None:
         assert found.files[0].columns == ["Message"]
 
 
+@pytest.mark.parametrize(
+    ("required", "reason", "what"),
+    [
+        (["Message"], None, ""),
+        (["Message", "Channel"], FileReason.MISSING_COLUMN, '"Channel"'),
+        (["RowID", "Message"], FileReason.MISSING_COLUMN, '"RowID"'),
+    ],
+)
+def test_a_job_says_which_columns_there_must_be(
+    desk: Desk, required: list[str], reason: FileReason | None, what: str
+) -> None:
+    found = desk.check(desk.file(b"Message\nx\n", "t.csv"), table={"required_columns": required})
+    assert found.reason is reason
+    assert what in found.detail
+
+
 def test_bad_rows_of_a_converted_source_fail_alone(desk: Desk) -> None:
     lines = [{"RowID": "1", "Message": "a\0b"}, {"RowID": "2"}, {"RowID": "3", "Message": "x" * 200_000}]
     data = "\n".join(map(json.dumps, lines)).encode()

@@ -51,6 +51,19 @@ def test_exactly_the_failed_rows_in_order_as_they_came(
     world.close()
 
 
+@pytest.mark.parametrize("saved", ["yes", "no"])
+def test_a_job_may_want_no_files_of_failed_rows(tmp_path: Path, saved: str) -> None:
+    record = run_record(rows=2, job={"error_handling": {"save_failed_ranges": saved}})
+    world = World(tmp_path, [record])
+    world.merge([batch_of(record, 0, [(["1", "a", "0"], True), (["2", "b", "0"], False)], 10)])
+    assert world.finish().failed == 1
+    written = world.places.failed_rows("r1", "march", alone=True), world.places.failed_ranges("r1")
+    assert [one.exists() for one in written] == [saved == "yes"] * 2
+    told = json.loads(world.places.manifest("r1").read_text())
+    assert bool(told["failed_ranges"]) is (saved == "yes")
+    assert told["rows"] == {"in": 2, "ok": 1, "failed": 1}
+
+
 @pytest.mark.parametrize("cells", [["1", "a"], ["1", "a", "b", "c", "d"]])
 def test_a_row_with_a_wrong_number_of_cells_is_not_mended_by_being_written(
     tmp_path: Path, cells: list[str]

@@ -86,6 +86,13 @@ def test_every_line_of_a_hostile_summary_is_what_it_should_be(told: Facts) -> No
     assert all(line.isprintable() for line in text.split("\n"))
 
 
+def test_summary_and_report_say_what_the_job_is_for(tmp_path: Path) -> None:
+    job = {"project": {"description": "What callers want"}}
+    said = facts(finished(tmp_path, [("m", ("Other", "good", "n"))], job=job))
+    assert "What callers want" in markdown(said)
+    assert "What callers want" in document(said)
+
+
 @pytest.mark.promise(1)
 def test_all_three_say_how_many_rows_there_are(told: Facts) -> None:
     rows, failed = len(HOSTILE_ROWS), len(HOSTILE)

@@ -90,6 +90,25 @@ def test_the_reports_of_a_told_run_are_written_named_and_told(tmp_path: Path) ->
     assert reread.reports is ReportsState.WRITTEN
 
 
+@pytest.mark.parametrize(
+    ("monitoring", "wanted"),
+    [
+        ({"create_summaries": "no"}, NAMES[1:2]),
+        ({"create_analytics": "no"}, [NAMES[0], NAMES[2]]),
+        ({"create_summaries": "no", "create_analytics": "no"}, []),
+    ],
+)
+def test_what_the_job_does_not_want_is_not_written(
+    tmp_path: Path, monitoring: dict[str, str], wanted: list[str]
+) -> None:
+    desk = Desk(finished(tmp_path, ROWS, job={"monitoring": monitoring}))
+    desk.turn_until(settled(desk))
+    logs = tmp_path / "logs" / "r1"
+    assert [name for name in NAMES if (logs / name).exists()] == wanted
+    assert manifest(desk.world)["files"] == [f"logs/r1/{name}" for name in wanted]
+    assert desk.run.reports is (ReportsState.WRITTEN if wanted else ReportsState.OFF)
+
+
 def test_progress_names_them(tmp_path: Path) -> None:
     world = finished(tmp_path, ROWS)
     assert world.outlet.told[-1].reports is None

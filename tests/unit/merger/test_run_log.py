@@ -1,7 +1,7 @@
 """A run's log: each event once, no text of a row, no forged line."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,10 @@ class Desk:
     folder: Path
     rows: int = 1000
     now: float = 0.0
+    monitoring: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.record = run_record(rows=self.rows, job=JOB)
+        self.record = run_record(rows=self.rows, job={**JOB, "monitoring": self.monitoring})
         self.world = World(self.folder, [self.record])
         self.scribe = Scribe()
         self.logs = RunLogs(
@@ -55,6 +56,17 @@ class Desk:
     def close(self) -> None:
         self.scribe.close()
         self.world.close()
+
+
+def test_a_job_may_want_no_log(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, rows=20, monitoring={"save_terminal_logs": "no"})
+    desk.merge(*(result(desk.record, number) for number in range(2)))
+    desk.world.finish()
+    desk.world.tell()
+    assert desk.scribe.settle()
+    assert not (tmp_path / "logs" / "r1" / "run_r1.log").exists()
+    assert (tmp_path / "logs" / "r1" / "run_manifest.json").exists()
+    desk.close()
 
 
 def test_what_happens_to_a_run_is_told_once(tmp_path: Path) -> None:

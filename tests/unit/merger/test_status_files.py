@@ -34,11 +34,12 @@ class Office:
     now: float = 1000.0
     outlet: KeptOutlet = field(default_factory=KeptOutlet)
     changes: list[tuple[object, ...]] = field(default_factory=list)
+    job: dict[str, Any] = field(default_factory=lambda: JOB)
 
     def __post_init__(self) -> None:
         self.scribe = Scribe()
         self.workers = Workers(lambda: self.now)
-        self.record = run_record(rows=95, job=JOB)
+        self.record = run_record(rows=95, job=self.job)
         self.world = World(self.folder, [self.record], self.outlet)
         self.files = StatusFiles(
             self.world.ledger, self.workers, self.world.places, self.scribe, lambda: self.now,
@@ -86,6 +87,17 @@ class Office:
     def close(self) -> None:
         self.scribe.close()
         self.world.close()
+
+
+def test_files_are_written_as_often_as_the_job_says(tmp_path: Path) -> None:
+    office = Office(tmp_path, job={"monitoring": {"dashboard_refresh": "60"}})
+    office.turn(0.0)
+    office.beat(rows=40)
+    office.turn(59.0)
+    assert office.read() == {}
+    office.turn(1.0)
+    assert office.read()[1]["rows_processed"] == 40
+    office.close()
 
 
 def test_a_file_says_what_v6_said(tmp_path: Path) -> None:

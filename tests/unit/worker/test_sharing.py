@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from prism.annotation import Answer, Problem
 from prism.messages import BatchRow, RowReason
+from prism.runs.job import parse_job
 from prism_model_worker.sharing import SharedAnswers
 from prism_model_worker.tasks import BatchTask, Group, RowOutcomes
 from tests.unit.worker.world import batch, context
@@ -237,7 +238,7 @@ def test_only_so_many_are_remembered() -> None:
 def test_a_job_and_a_worker_can_do_without() -> None:
     off = task("a", "a")
     off.context = context()
-    off.context.job = off.context.job.model_copy(update={"dedupe": False})
+    off.context.job = parse_job({"dedupe": "no"})
     SharedAnswers().admit(off)
     assert asked(off) == [0, 1]
     other = task("a", "a")
