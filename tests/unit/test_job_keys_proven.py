@@ -55,15 +55,14 @@ PROVEN: dict[str, tuple[str, ...]] = {
     "parallelization.manual_ranges.start": (RANGES,),
     "parallelization.manual_ranges.end": (RANGES,),
     "output.directory": (WHOLE,),
-    "output.naming_pattern": (WHOLE, PUBLICATION + "test_two_labels_under_one_name_get_two_files"),
-    "output.formats": (WHOLE, "unit/merger/test_outputs.py::test_chosen_columns_in_their_order"),
-    "output.columns": (WHOLE, "unit/merger/test_outputs.py::test_chosen_columns_in_their_order"),
+    "output.naming_pattern": (PUBLICATION + "test_two_labels_under_one_name_get_two_files",),
+    "output.formats": ("unit/merger/test_outputs.py::test_chosen_columns_in_their_order",),
+    "output.columns": ("unit/merger/test_outputs.py::test_chosen_columns_in_their_order",),
     "output.checkpoints.directory": (
         "acceptance/test_run.py::test_a_job_over_two_files_from_start_to_end_without_a_fleet",
     ),
     "output.checkpoints.interval": ("acceptance/test_v6_failures.py::test_7_checkpoints_at_any_interval",),
     "output.checkpoints.cleanup_after_merge": (
-        WHOLE,
         PUBLICATION + "test_parts_go_when_the_job_says_so_and_no_retry_needs_them",
     ),
     "error_handling.strategy": (
@@ -86,7 +85,7 @@ PROVEN: dict[str, tuple[str, ...]] = {
         PUBLICATION + "test_any_success_without_any_is_withheld",
         PUBLICATION + "test_a_broken_off_run_counts_every_row",
     ),
-    "merge.sort_by": (WHOLE, PUBLICATION + "test_sort_by"),
+    "merge.sort_by": (PUBLICATION + "test_sort_by",),
     "merge.max_failed": (
         "acceptance/test_failed_rows.py::test_ten_per_cent_failed",
         PUBLICATION + "test_merge_conditions",
@@ -98,19 +97,19 @@ PROVEN: dict[str, tuple[str, ...]] = {
         "unit/merger/test_status_files.py::test_files_are_written_as_often_as_the_job_says",
         "unit/cli/test_dashboard_history.py::test_a_job_that_says_how_often_is_obeyed",
     ),
-    "monitoring.save_terminal_logs": (WHOLE, "unit/merger/test_run_log.py::test_a_job_may_want_no_log"),
-    "monitoring.create_summaries": (WHOLE, REPORTS),
+    "monitoring.save_terminal_logs": ("unit/merger/test_run_log.py::test_a_job_may_want_no_log",),
+    "monitoring.create_summaries": (REPORTS,),
     "monitoring.create_analytics": (REPORTS,),
-    "table.format": (WHOLE, FORMATS + "test_what_the_job_says_goes_before_the_name"),
-    "table.delimiter": (WHOLE, FORMATS + "test_what_the_job_says_goes_before_the_name"),
-    "table.columns": (WHOLE, FORMATS + "test_columns_are_read_under_our_names"),
+    "table.format": (FORMATS + "test_what_the_job_says_goes_before_the_name",),
+    "table.delimiter": (FORMATS + "test_what_the_job_says_goes_before_the_name",),
+    "table.columns": (FORMATS + "test_columns_are_read_under_our_names",),
     "table.required_columns": (FORMATS + "test_a_job_says_which_columns_there_must_be",),
     "budget.tokens": (
         BUDGET + "test_what_is_under_way_counts_as_dear_as_what_is_merged",
         "unit/ingestor/test_run_states.py::test_a_run_whose_budget_is_reached_is_fed_no_more_and_says_so",
     ),
     "budget.money": (BUDGET + "test_money_is_counted_by_the_price_at_acceptance",),
-    "dedupe": (WHOLE, "unit/worker/test_sharing.py::test_a_job_and_a_worker_can_do_without"),
+    "dedupe": ("unit/worker/test_sharing.py::test_a_job_and_a_worker_can_do_without",),
 }
 
 
