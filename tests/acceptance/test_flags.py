@@ -192,6 +192,7 @@ def test_a_plan_is_made_without_a_fleet(tmp_path: Path, desk: Desk) -> None:
     told = json.loads(done.stdout)
     assert (told["model"], told["workers"], told["rows"]) == ("prism-embedded", 5, 40)
     assert told["files"][0]["sample"]["batches"] == 2
+    assert told["files"][0]["forecast"]["concurrency"] == 3
     assert desk.stats()["calls"] == 0
     submitted = ("submit", "data/t.csv", "--job", "job", "--jobs-dir", ".", "--model-server", desk.server.url)
     done = made.prism(*submitted, "--dry-run", "--sample", "3", "--json")

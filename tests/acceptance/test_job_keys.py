@@ -21,7 +21,7 @@ output:
   naming_pattern: "{{project}}-{{version}}-{{label}}"
   formats: [csv, jsonl]
   columns: [RowID, Topic, Model_Name, Batch_Size]
-  checkpoints: {{directory: pieces/, interval: 5, cleanup_after_merge: true}}
+  checkpoints: {{directory: pieces/, interval: 5}}
 merge: {{sort_by: Number}}
 prompts: {{config_file: ask/what.json}}
 monitoring: {{status_dir: states/, logs_dir: notes/, save_terminal_logs: no, create_summaries: no}}
@@ -65,7 +65,10 @@ def test_a_job_that_says_everything(desk: Desk) -> None:
     notes = {one.name for one in (desk.folder / "notes" / "whole").iterdir()}
     assert notes == {"run_manifest.json", "analytics_whole.csv"}
     assert list((desk.folder / "states" / "whole").glob("worker_*.json"))
-    assert not list((desk.folder / "pieces").rglob("*.csv")), "they are cleaned up"
+    parts = [
+        len(one.read_text().splitlines()) - 1 for one in (desk.folder / "pieces" / "whole").glob("*.csv")
+    ]
+    assert sorted(parts) == [2, 2, 5, 5, 5, 5]
     assert not (desk.folder / "logs" / "whole").exists()
     assert not (desk.folder / "checkpoints" / "whole").exists()
 

@@ -37,37 +37,6 @@ def desks(tmp_path: Path, server: EmbeddedModelServer) -> Iterator[Maker]:
             one.end()
 
 
-@pytest.mark.promise(1)
-@pytest.mark.promise(2)
-def test_a_job_over_two_files_from_start_to_end_without_a_fleet(desks: Maker) -> None:
-    desk = desks(
-        jan=table(23),
-        feb=table(31, first=100),
-        sections="output: {directory: out/, checkpoints: {directory: cp/, interval: 10}}\n"
-        "monitoring: {status_dir: st/, logs_dir: lg/}\n",
-    )
-    (desk.folder / "config").mkdir()
-    models = {"available_models": [{"id": 3, "name": MODEL, "description": "Fast"}]}
-    (desk.folder / "config" / "models.json").write_text(json.dumps(models))
-    done = desk.run("--version", "v7", "--workers", "3", "--model-server", desk.server.url)
-    assert done.returncode == 0, done.stderr
-    assert "starting a fleet of 3 workers" in done.stderr
-    assert len(list((desk.data_dir / "logs" / "services").glob("worker-*.log"))) == 3
-    first = Path(done.stdout.splitlines()[0])
-    assert re.fullmatch(r"sample_v7_m3_\d{8}_\d{6}_jan\.csv", first.name)
-    run_id = first.name.removesuffix("_jan.csv")
-    assert first.parent == desk.folder / "out"
-    rows = (desk.folder / "out" / f"{run_id}_feb.csv").read_text().splitlines()
-    assert rows[0].startswith("RowID,Title,Message,Sentiment,Topic,Validated_Sentiment,Key_Point,Model_Name")
-    assert [line.split(",")[0] for line in rows[1:]] == [str(number) for number in range(100, 131)]
-    assert MODEL in rows[1]
-    manifest = json.loads((desk.folder / "lg" / run_id / "run_manifest.json").read_text())
-    assert [one["label"] for one in manifest["files"]] == ["jan", "feb"]
-    assert manifest["rows"] == {"in": 54, "ok": 54, "failed": 0}
-    assert len(list((desk.folder / "cp" / run_id).glob("checkpoint_*_jan_part*.csv"))) == 3
-    await_true(lambda: desk.fleet_pids() == [], "the fleet has gone down by itself")
-
-
 @pytest.mark.chaos
 @pytest.mark.promise(5)
 def test_everything_killed_at_40_percent_and_resumed_pays_for_no_merged_row_again(desks: Maker) -> None:
@@ -120,15 +89,17 @@ def test_pause_everything_restarted_resume(desks: Maker) -> None:
 
 def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
     """One that is killed, and one that is interrupted and says how to come back."""
-    desk = desks(t=table(200))
+    desk = desks(t=table(4000))
     desk.control(latency_ms=100.0, slots=2)
-    killed = desk.begin("--run-id", "r1")
+    killed = desk.begin("--run-id", "r1", "--workers", "3")
     desk.await_done("r1", 5)
     killed.kill()
     interrupted = desk.begin("--resume", "--run-id", "r1")
     assert interrupted.stdout is not None
     assert "r1 is there already" in interrupted.stdout.readline()
     assert "r1 running" in interrupted.stdout.readline()
+    workers = json.loads(desk.prism("status", "--json").stdout)["workers"]
+    assert [one["worker_id"] for one in workers] == ["worker-1", "worker-2", "worker-3"]
     interrupted.send_signal(signal.SIGINT)
     told, _ = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130
@@ -136,7 +107,7 @@ def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
     assert not desk.output("r1", "t").exists()
     desk.control(latency_ms=0.0, slots=0)
     await_true(lambda: desk.output("r1", "t").exists(), "it is published all the same")
-    assert len(desk.rows("r1", "t")) == 200
+    assert len(desk.rows("r1", "t")) == 4000
     await_true(lambda: desk.fleet_pids() == [], "and the fleet goes down")
 
 
@@ -175,6 +146,7 @@ def test_the_files_of_prism_v6_run_as_they_are(desks: Maker) -> None:
         "Model_Name,Batch_Size,Run_ID,Error"
     )
     assert "starting a fleet of 4 workers" in done.stderr
+    assert desk.fleet_pids() == [], "and it has gone down by itself"
     logs = desk.folder / "logs" / run_id
     left = {"run_manifest.json", f"run_{run_id}.log", f"summary_{run_id}.md", f"analytics_{run_id}.csv"}
     assert left <= {one.name for one in logs.iterdir()}

@@ -71,7 +71,7 @@ def test_6_without_sentiment_with_strange_labels_and_with_calls_that_hang(desk: 
         f"message {number}{' HANGS' if number == 17 else ' BROKEN' if number == 33 else ''}\n"
         for number in range(60)
     )
-    job(desk, "strange", content, f"model: {{name: {MODEL}, batch_size: 5, retries: 3, delay: 0}}\n", code=6)
+    job(desk, "strange", content, f"model: {{name: {MODEL}, batch_size: 5, retries: 1, delay: 0}}\n", code=6)
     rows = desk.rows("strange", "t")
     failed = {number: row["Error"] for number, row in enumerate(rows) if row["Error"]}
     assert failed == {17: "model_timeout", 33: "model_error"}

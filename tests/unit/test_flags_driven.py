@@ -32,7 +32,6 @@ CHECKED = "test_flags.py::test_the_models_of_a_fleet_or_a_server_are_listed_and_
 DASHBOARD = "test_dashboard.py::test_plain_is_lines_and_an_ended_run_needs_no_dashboard"
 DOCTOR = "test_flags.py::test_the_doctor_looks_where_it_is_told_to"
 FETCHED = "test_flags.py::test_what_a_run_left_is_shown_and_fetched_as_the_flags_say"
-FIRST = "test_run.py::test_a_job_over_two_files_from_start_to_end_without_a_fleet"
 GONE = "test_run.py::test_the_run_goes_on_when_its_commands_are_gone"
 PAUSED = "test_flags.py::test_a_run_is_paused_gone_on_with_and_followed_by_the_flags_of_prism_v6"
 PLAN = "test_flags.py::test_a_plan_is_made_without_a_fleet"
@@ -56,8 +55,8 @@ DRIVEN: dict[str, dict[str, str]] = {
     },
     "down": {"--json": STOPPED, "--data-dir": "test_flags.py::test_down_says_whether_a_fleet_was_up"},
     "run": {
-        "--json": SAID, "--data-dir": SAID, "--bootstrap": SAID, "--run-id": PAUSED, "--version": FIRST,
-        "--workers": FIRST, "--model": SAID, "--rows": SAID, "--priority": SAID, "--reference": SAID,
+        "--json": SAID, "--data-dir": SAID, "--bootstrap": SAID, "--run-id": PAUSED, "--version": SAID,
+        "--workers": GONE, "--model": SAID, "--rows": SAID, "--priority": SAID, "--reference": SAID,
         "--detach": PAUSED, "--follow": PAUSED, "--on-failure": RETRIED, "--timeout": PAUSED,
         "--plain": PAUSED, "--dry-run": V6_FILES, "--monitor-only": PAUSED, "--resume": PAUSED,
         "--summary": V6_FILES, "--pause-run": PAUSED, "--resume-run": PAUSED, "--sample": PLAN,
@@ -104,7 +103,7 @@ DRIVEN: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 # `prism run` gives them to the fleet that it brings up: the tests that need it to.
-BY_RUN = {("up", "--data-dir"): FIRST, ("up", "--until-idle"): GONE}
+BY_RUN = {("up", "--data-dir"): V6_FILES, ("up", "--until-idle"): GONE}
 # A second demonstration would take as long as the first, to see its last words in another form.
 UNDRIVEN = {("demo", "--json")}
 

@@ -58,9 +58,7 @@ PROVEN: dict[str, tuple[str, ...]] = {
     "output.naming_pattern": (PUBLICATION + "test_two_labels_under_one_name_get_two_files",),
     "output.formats": ("unit/merger/test_outputs.py::test_chosen_columns_in_their_order",),
     "output.columns": ("unit/merger/test_outputs.py::test_chosen_columns_in_their_order",),
-    "output.checkpoints.directory": (
-        "acceptance/test_run.py::test_a_job_over_two_files_from_start_to_end_without_a_fleet",
-    ),
+    "output.checkpoints.directory": (WHOLE,),
     "output.checkpoints.interval": ("acceptance/test_v6_failures.py::test_7_checkpoints_at_any_interval",),
     "output.checkpoints.cleanup_after_merge": (
         PUBLICATION + "test_parts_go_when_the_job_says_so_and_no_retry_needs_them",
