@@ -89,7 +89,7 @@ def test_pause_everything_restarted_resume(desks: Maker) -> None:
 
 def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
     """One that is killed, and one that is interrupted and says how to come back."""
-    desk = desks(t=table(4000))
+    desk = desks(t=table(2000))
     desk.control(latency_ms=100.0, slots=2)
     killed = desk.begin("--run-id", "r1", "--workers", "3")
     desk.await_done("r1", 5)
@@ -107,7 +107,7 @@ def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
     assert not desk.output("r1", "t").exists()
     desk.control(latency_ms=0.0, slots=0)
     await_true(lambda: desk.output("r1", "t").exists(), "it is published all the same")
-    assert len(desk.rows("r1", "t")) == 4000
+    assert len(desk.rows("r1", "t")) == 2000
     await_true(lambda: desk.fleet_pids() == [], "and the fleet goes down")
 
 
