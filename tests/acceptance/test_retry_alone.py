@@ -18,7 +18,7 @@ def test_a_retry_brings_the_fleet_that_its_run_had(tmp_path: Path, jobs_server: 
         desk.control(faults="text:BROKEN=http_400", reset=True)
         assert desk.run("--run-id", "a").returncode == 6
         desk.control(faults="", reset=True)
-        done = desk.prism("retry", "a")
+        done = desk.prism("retry", "a", "--model-server", jobs_server.url)
         assert done.returncode == 0, done.stderr
         assert {row["Error"] for row in desk.rows("a", "t")} == {""}
         assert len(desk.rows("a", "t")) == ROWS

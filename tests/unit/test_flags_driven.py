@@ -37,6 +37,7 @@ PAUSED = "test_flags.py::test_a_run_is_paused_gone_on_with_and_followed_by_the_f
 PLAN = "test_flags.py::test_a_plan_is_made_without_a_fleet"
 PROPOSED = "test_flags.py::test_a_job_is_proposed_as_the_flags_say"
 RETRIED = "test_flags.py::test_failed_rows_are_done_again_as_the_flags_say"
+RETRIED_ALONE = "acceptance/test_retry_alone.py::test_a_retry_brings_the_fleet_that_its_run_had"
 SAID = "test_flags.py::test_flags_of_a_run_go_before_what_its_job_says"
 SCRIPT = "test_runner.py::test_a_script_gives_every_answer_and_gets_the_four_files"
 SLOW = "test_cli_fleet.py::test_pause_resume_and_cancel_say_what_came_of_it"
@@ -85,7 +86,7 @@ DRIVEN: dict[str, dict[str, str]] = {
     "merge": _PLACES,
     "retry": {
         "--json": RETRIED, "--data-dir": RETRIED, "--bootstrap": RETRIED, "--detach": RETRIED,
-        "--timeout": RETRIED, "--publish": WITHHELD,
+        "--timeout": RETRIED, "--publish": WITHHELD, "--model-server": RETRIED_ALONE,
     },
     "summary": _PLACES,
     "doctor": {"--json": DOCTOR, "--data-dir": DOCTOR, "--bootstrap": DOCTOR},
