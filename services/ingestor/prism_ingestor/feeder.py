@@ -129,9 +129,7 @@ class Feeder:
         feeding = [
             self.feeds[run_id]
             for run_id in self._turns
-            if self._ledger.runs[run_id].state is RunState.RUNNING
-            and self.feeds[run_id].current() is not None
-            and self.feeds[run_id].within_budget
+            if self._ledger.runs[run_id].state is RunState.RUNNING and self.feeds[run_id].has_more
         ]
         if not feeding:
             return False
@@ -139,9 +137,10 @@ class Feeder:
         highest = max(one.priority for one in feeding)
         fed = 0
         for feed in feeding:
-            room = credit.share(window, feed.priority, highest) - feed.unmerged
+            own = credit.share(window, feed.priority, highest)
+            room = feed.room(own)
             for _ in range(min(room, max(TURN, room // len(feeding)))):
-                if not feed.within_budget or not self._feed_one(feed):
+                if not feed.within_budget or not self._feed_one(feed, own):
                     break
                 fed += 1
         self._turns = self._turns[1:] + self._turns[:1]
@@ -155,8 +154,8 @@ class Feeder:
         metrics.WINDOW.set(window)
         return window
 
-    def _feed_one(self, feed: RunFeed) -> bool:
-        file = feed.current()
+    def _feed_one(self, feed: RunFeed, window: int) -> bool:
+        file = feed.current(window, self._clock())
         if file is None:
             return False
         try:

@@ -1,4 +1,12 @@
-"""One run's feeding: cuts in their order, under credit, and again where a batch was lost."""
+"""One run's feeding: cuts in their order, under credit, and again where a batch was lost.
+
+Argument. Each model of a run has a lane: its files, in the run's order, of which one is fed at a time. A
+lane takes no more than its share of the run's window, the window being parted among those with something
+left to feed or to merge; lanes only ever leave these, so all of them together stay within the window. So
+much is lost at most to a model that is away, and the others go on: at once where models work abreast; where
+one waits for the other, once nothing came of it for AWAY_S. No order among lanes is remembered: each file
+has a cursor of its own, and whoever takes over asks the same question of the same files again.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +39,10 @@ from prism.service.errors import FatalError
 from prism.tables import Header, TableFormat, TableRefused, read_header, read_rows
 from prism_ingestor.budget import Meter
 from prism_ingestor.sources import PlainFile, SourceChanged
+
+# A model with a full share of which nothing is merged for so long keeps no other from its turn. Seconds:
+# more than a slow model's batch usually takes, for an Ollama would load the two in turns.
+AWAY_S = 30.0
 
 
 @dataclass(slots=True)
@@ -129,8 +141,67 @@ class FileFeed:
 
 
 @dataclass(slots=True)
+class Lane:
+    """What one of a run's models does, file after file; without one of several models, all that the run does.
+
+    `files` come with the place that each has among the run's.
+    """
+
+    files: list[tuple[int, FileFeed]] = field(default_factory=list)
+    held_since: float | None = None
+    # Files below the first are merged, those below the second fed; from the third on none was begun.
+    _merged: int = 0
+    _fed: int = 0
+    _begun: int = 0
+
+    @property
+    def head(self) -> FileFeed | None:
+        """The file that is fed now; None once all are fed."""
+        while self._fed < len(self.files) and self.files[self._fed][1].exhausted:
+            self._fed += 1
+        return self.files[self._fed][1] if self._fed < len(self.files) else None
+
+    @property
+    def place(self) -> int:
+        """The place of `head`."""
+        return self.files[self._fed][0]
+
+    def open(self) -> list[FileFeed]:
+        """Return the files that are begun and not merged."""
+        while self._merged < len(self.files) and _is_over(self.files[self._merged][1]):
+            self._merged += 1
+        begun = max(self._begun, self._fed + 1 if self.head is not None else self._fed)
+        return [file for _, file in self.files[self._merged : begun]]
+
+    @property
+    def unmerged(self) -> int:
+        """Batches that count against the lane's share."""
+        return sum(file.tracker.unmerged for file in self.open())
+
+    @property
+    def is_active(self) -> bool:
+        """Whether something is left to feed or to merge."""
+        return self.head is not None or self.unmerged > 0
+
+    def recovered(self) -> None:
+        """Find out again which files are begun."""
+        fed = [number for number, (_, file) in enumerate(self.files, 1) if file.tracker.next.sequence]
+        self._begun = max(fed, default=0)
+
+    def is_away(self, now: float) -> bool:
+        """Return whether nothing was merged for AWAY_S although the share is full."""
+        if self.held_since is None:
+            self.held_since = now
+        return now - self.held_since >= AWAY_S
+
+
+def _is_over(file: FileFeed) -> bool:
+    return file.exhausted and not file.tracker.unmerged
+
+
+@dataclass(slots=True)
 class RunFeed:
-    """A run's files while they are fed, one after the other, those of several models perhaps abreast."""
+    """A run's files while they are fed, each model's one after the other; the models perhaps abreast."""
 
     run_id: str
     priority: int
@@ -147,6 +218,15 @@ class RunFeed:
     stops_at_failure: bool = False
     read_to: int = -1
     progress: Progress | None = None
+    _lanes: list[Lane] = field(init=False)
+
+    def __post_init__(self) -> None:
+        lanes: dict[str, Lane] = {}
+        places: dict[str, int] = {}
+        for number, one in enumerate(self.files):
+            place = places.setdefault(one.file.input_label, number) if self.abreast else number
+            lanes.setdefault(one.file.model, Lane()).files.append((place, one))
+        self._lanes = list(lanes.values())
 
     @property
     def recovering(self) -> bool:
@@ -156,7 +236,7 @@ class RunFeed:
     @property
     def unmerged(self) -> int:
         """Batches that count against the window."""
-        return sum(one.tracker.unmerged for one in self.files)
+        return sum(one.unmerged for one in self._lanes)
 
     @property
     def batches_merged(self) -> int:
@@ -175,20 +255,44 @@ class RunFeed:
             return None
         return self.meter.reached(self.progress)
 
-    def current(self) -> FileFeed | None:
-        """Return the file that is fed now."""
+    def current(self, window: int, now: float) -> FileFeed | None:
+        """Return the file whose next batch is to be fed; None while nobody has room.
+
+        window: batches that the run may have unmerged. now: seconds of the clock that `apply` is given.
+        """
         if self.recovering:
             return None
-        left = [one for one in self.files if not one.exhausted]
-        if not left or not self.abreast:
-            return left[0] if left else None
-        variants = [one for one in left if one.file.input_label == left[0].file.input_label]
-        return min(variants, key=lambda one: one.tracker.next.sequence)
+        share = self._share(window)
+        for lane in self._in_order():
+            if lane.unmerged < share:
+                lane.held_since = None
+                return lane.head
+            if not self.abreast and not lane.is_away(now):
+                return None
+        return None
+
+    def room(self, window: int) -> int:
+        """Return how many batches there is room for in the models' shares."""
+        share = self._share(window)
+        return sum(max(0, share - one.unmerged) for one in self._lanes if one.head is not None)
+
+    def _share(self, window: int) -> int:
+        return max(1, window // max(1, sum(one.is_active for one in self._lanes)))
+
+    def _in_order(self) -> list[Lane]:
+        """Return the lanes with something left, the one first whose turn it is."""
+        left = [(one.place, head.tracker.next.sequence, one) for one in self._lanes if (head := one.head)]
+        return [one for _, _, one in sorted(left, key=lambda entry: entry[:2])]
 
     @property
     def all_fed(self) -> bool:
         """Whether every batch of every file was fed."""
-        return not self.recovering and all(one.exhausted for one in self.files)
+        return not self.recovering and all(one.head is None for one in self._lanes)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another batch is to be fed, once there is room for it."""
+        return not self.recovering and not self.all_fed and self.within_budget
 
     def apply(self, progress: Progress, now: float) -> list[Outstanding]:
         """Take in what is merged; return the batches that this frees."""
@@ -199,11 +303,20 @@ class RunFeed:
                 return []
             self._recover(progress)
         freed: list[Outstanding] = []
-        for one in self.files:
-            freed += one.tracker.merged(progress.files.get(one.file.label, FileProgress()))
+        for lane in self._lanes:
+            freed += self._merged_of(lane, progress)
         merged = progress.rows_ok + progress.rows_failed
         if merged != self.merged:
             self.merged, self.moved_at = merged, now
+        return freed
+
+    @staticmethod
+    def _merged_of(lane: Lane, progress: Progress) -> list[Outstanding]:
+        freed: list[Outstanding] = []
+        for one in lane.open():
+            freed += one.tracker.merged(progress.files.get(one.file.label, FileProgress()))
+        if freed:
+            lane.held_since = None
         return freed
 
     def _recover(self, progress: Progress) -> None:
@@ -212,6 +325,8 @@ class RunFeed:
             file_progress = progress.files.get(label, FileProgress())
             cursor = self.cursors.get(label, FileCursor())
             one.recover(cursor, file_progress, self.found.get(label, {}))
+        for lane in self._lanes:
+            lane.recovered()
         self.recover_at = None
         self.found = {}
 
@@ -220,7 +335,7 @@ class RunFeed:
         if self.recovering:
             return []
         lost = []
-        for one in self.files:
+        for one in (file for lane in self._lanes for file in lane.open()):
             one.tracker.note_view(view, self.results_partition)
             lost += [(one, sequence) for sequence in one.tracker.lost_sequences(self.read_to)]
         return lost

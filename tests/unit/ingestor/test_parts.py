@@ -199,7 +199,7 @@ def test_a_spool_that_is_gone_takes_a_new_start(tmp_path: Path) -> None:
 def test_a_run_waits_until_the_merger_has_read_what_was_there(tmp_path: Path) -> None:
     feed = RunFeed("r", 5, 0, [file_feed(tmp_path / "t.csv")], recover_at=5)
     feed.found = {"l": {1: (0, 7)}}
-    assert feed.current() is None
+    assert feed.current(64, 0.0) is None
     assert not feed.all_fed
     assert feed.apply(Progress(run_id="r", read_to=4, rows_ok=2), 1.0) == []
     assert feed.recovering
@@ -234,11 +234,11 @@ def test_a_run_stands_still_where_its_server_counts_no_tokens_and_says_why(tmp_p
 def test_files_of_a_run_come_one_after_the_other(tmp_path: Path) -> None:
     one, two = file_feed(tmp_path / "1.csv"), file_feed(tmp_path / "2.csv")
     feed = RunFeed("r", 5, 0, [one, two])
-    assert feed.current() is one
+    assert feed.current(64, 0.0) is one
     feed_all(one)
-    assert feed.current() is two
+    assert feed.current(64, 0.0) is two
     feed_all(two)
-    assert feed.current() is None
+    assert feed.current(64, 0.0) is None
     assert feed.all_fed
     assert feed.last_cursor()["l"].next.sequence == 3
 

@@ -326,6 +326,32 @@ def test_of_several_models_each_has_a_digest_of_its_own(office: Office) -> None:
     assert "sha256:b, sha256:c" in (record.detail or "")
 
 
+@pytest.mark.promise(9)
+def test_a_model_that_is_away_leaves_the_others_their_credit(office: Office) -> None:
+    rows = 100
+    plain = office.spool / "many.csv"
+    plain.write_text("Message\n" + "".join(f"text {number}\n" for number in range(rows)))
+    job = {"model": {"names": ["a", "dead"], "batch_size": "1"}}
+    asked = RunRecord(run_id="r", epoch=0, state=RunState.ACCEPTED, job=job)
+    servers = {name: {"name": name, "base_url": [f"http://{name}"]} for name in ("a", "dead")}
+    record = office.ledger.write(asked.model_copy(update={"model_entries": servers}))
+    source = UriSource(uri="file:///x")
+    found = {"columns": ["Message"], "rows": rows, "batches": rows, "origin": "l", "source": source}
+    files = tuple(RunFile(label=f"l.{one}", model=one, **found) for one in ("a", "dead"))
+    plains = (PlainFile(plain, "", 0),) * 2
+    office.checker.done.put(Checked(record.run_id, files, {"system_prompt": "x"}, plains))
+    office.states.start_checked()
+    office.producer.flush()
+    merged = 0
+    while office.feeder.turn():
+        assert office.feeder.feeds["r"].unmerged <= 64
+        merged = sum(one.startswith("r/l.a/") for one in office.batches())
+        answered = {"l.a": FileProgress(merged_through=merged, rows_ok=merged)}
+        office.states.progressed(Progress(run_id="r", files=answered, rows_ok=merged))
+    assert merged == rows
+    assert sum(one.startswith("r/l.dead/") for one in office.batches()) == 64
+
+
 def test_a_run_whose_budget_is_reached_is_fed_no_more_and_says_so(office: Office) -> None:
     file = RunFile(label="l", source=UriSource(uri="file:///x"))
     job = {"model": {"batch_size": "1"}, "budget": {"tokens": "150"}}
@@ -334,7 +360,7 @@ def test_a_run_whose_budget_is_reached_is_fed_no_more_and_says_so(office: Office
     office.checked()
     office.producer.flush()
     feed = office.feeder.feeds["r"]
-    office.feeder._feed_one(feed)
+    office.feeder._feed_one(feed, 64)
     merged = {"l": FileProgress(merged_through=1, rows_ok=1)}
     office.states.progressed(Progress(run_id="r", files=merged, rows_ok=1, calls=1, prompt_tokens=100))
     assert not office.feeder.turn()

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from prism.messages import FileProgress, FileReason, Progress, RunRecord, RunState
 from prism.runs.catalogue import Catalogue
 from prism.runs.job import parse_job
 from prism.runs.models import recorded_entries
-from prism_ingestor.feeding import FileFeed, RunFeed
+from prism_ingestor.feeding import AWAY_S, FileFeed, RunFeed
 from tests.unit.ingestor.test_formats import Desk, csv_bytes
 from tests.unit.ingestor.test_formats import desk as desk  # a fixture
 from tests.unit.ingestor.test_parts import file_feed
@@ -71,23 +73,34 @@ def test_the_output_columns_are_those_of_the_models(desk: Desk, key: str) -> Non
     assert refused.reason is FileReason.BAD_JOB
 
 
-def variants(folder: Path, labels: list[str]) -> list[FileFeed]:
+def variants(folder: Path, labels: list[str], rows: int = 6) -> list[FileFeed]:
     made = []
     for label in labels:
-        feed = file_feed(folder / f"{label}.csv")
-        feed.file = feed.file.model_copy(update={"label": label, "origin": label.split(".")[0], "model": "m"})
+        feed = file_feed(folder / f"{label}.csv", rows, batches=rows // 2)
+        origin, model = label.split(".")
+        feed.file = feed.file.model_copy(update={"label": label, "origin": origin, "model": model})
         made.append(feed)
     return made
 
 
-def order(feed: RunFeed) -> list[str]:
-    """Return the labels in the order in which their batches are fed."""
+def order(feed: RunFeed, window: int = 1000, now: float = 0.0) -> list[str]:
+    """Feed while there is room; return the labels in the order in which their batches are fed."""
     found = []
-    while (file := feed.current()) is not None:
+    while (file := feed.current(window, now)) is not None:
         batch, cut = file.next_batch()
         file.tracker.fed(cut.start, cut.end, 0)
         found.append(batch.label)
     return found
+
+
+def answer(feed: RunFeed, away: set[str], now: float) -> None:
+    """Merge all that is fed, but for the models that are away."""
+    merged = {
+        one.file.label: FileProgress(merged_through=one.tracker.next.sequence)
+        for one in feed.files
+        if one.file.model not in away
+    }
+    feed.apply(Progress(run_id="r", files=merged), now)
 
 
 def test_models_work_in_turns_or_abreast_file_by_file(tmp_path: Path) -> None:
@@ -104,3 +117,83 @@ def test_credit_is_taken_for_each_variant(tmp_path: Path) -> None:
     assert feed.unmerged == 6
     feed.apply(Progress(run_id="r", files={"x.b": FileProgress(merged_through=2)}), 1.0)
     assert feed.unmerged == 4
+
+
+WINDOW = 8
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize("models", [["a", "dead"], ["dead", "a"], ["dead", "a", "b"]])
+@pytest.mark.parametrize("abreast", [True, False])
+def test_a_model_that_is_away_takes_its_share_and_no_more(
+    tmp_path: Path, models: list[str], abreast: bool
+) -> None:
+    labels = [f"{file}.{model}" for file in ("x", "y") for model in models]
+    feed = RunFeed("r", 5, 0, variants(tmp_path, labels, rows=40), abreast=abreast)
+    fed: list[str] = []
+    now = 0.0
+    for _ in range(200):
+        fed += order(feed, WINDOW, now)
+        assert feed.unmerged <= WINDOW
+        answer(feed, {"dead"}, now)
+        now += 1.0
+    assert {label: fed.count(label) for label in labels if not label.endswith("dead")} == {
+        label: 20 for label in labels if not label.endswith("dead")
+    }
+    assert WINDOW // len(models) <= fed.count("x.dead") <= WINDOW
+    assert not feed.all_fed
+    for _ in range(40):
+        answer(feed, set(), now)
+        fed += order(feed, WINDOW, now)
+    assert feed.all_fed
+    assert sorted(fed) == sorted(label for label in labels for _ in range(20))
+
+
+def test_a_model_that_waits_for_another_does_so_while_that_is_slow(tmp_path: Path) -> None:
+    feed = RunFeed("r", 5, 0, variants(tmp_path, ["x.slow", "x.b"], rows=40))
+    merged = 0
+    for now in range(0, 200, int(AWAY_S) - 1):
+        assert set(order(feed, WINDOW, float(now))) == {"x.slow"}
+        merged += 1
+        feed.apply(Progress(run_id="r", files={"x.slow": FileProgress(merged_through=merged)}), now + 0.5)
+    for now in range(200, 260, int(AWAY_S) - 1):
+        assert order(feed, 2, float(now)) == []  # workers went: its share is smaller than what it has
+        merged += 1
+        feed.apply(Progress(run_id="r", files={"x.slow": FileProgress(merged_through=merged)}), now + 0.5)
+    assert set(order(feed, WINDOW, 1000.0)) == {"x.slow"}
+    assert order(feed, WINDOW, 1000.0 + AWAY_S - 0.1) == []
+    assert order(feed, WINDOW, 1000.0 + AWAY_S) == ["x.b"] * (WINDOW // 2)
+
+
+@given(
+    st.lists(st.tuples(st.sets(st.sampled_from("abc")), st.integers(1, 12)), min_size=1, max_size=30),
+    st.booleans(),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_all_models_together_stay_within_the_window(
+    tmp_path: Path, steps: list[tuple[set[str], int]], abreast: bool
+) -> None:
+    labels = [f"{file}.{model}" for file in "xyz" for model in "abc"]
+    feed = RunFeed("r", 5, 0, variants(tmp_path, labels), abreast=abreast)
+    now = 0.0
+    for away, pause in steps:
+        order(feed, WINDOW, now)
+        assert feed.unmerged <= WINDOW
+        assert feed.unmerged == sum(one.tracker.unmerged for one in feed.files)
+        now += 4.0 * pause
+        answer(feed, away, now)
+
+
+@pytest.mark.promise(4)
+def test_whoever_takes_over_counts_what_was_fed_of_every_variant(tmp_path: Path) -> None:
+    """Files behind the one that is fed now may have batches in the topic: these count as well."""
+    labels = ["x.a", "x.b", "y.a", "y.b"]
+    feed = RunFeed("r", 5, 0, variants(tmp_path, labels), abreast=True, recover_at=5)
+    feed.found = {"x.a": {0: (0, 1)}, "y.a": {0: (0, 2), 1: (0, 3)}, "x.b": {0: (1, 1)}}
+    feed.apply(Progress(run_id="r", read_to=5), 1.0)
+    assert feed.unmerged == 4
+    assert order(feed, 6) == ["x.b", "x.b"]
+    merged = {"x.a": FileProgress(merged_through=1), "y.a": FileProgress(merged_through=2)}
+    assert len(feed.apply(Progress(run_id="r", read_to=9, files=merged), 2.0)) == 3
+    assert order(feed, 1000) == ["x.a", "x.a", "y.b", "y.b", "y.a", "y.b"]
+    assert feed.all_fed

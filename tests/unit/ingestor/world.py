@@ -114,7 +114,7 @@ class World:
     # The ingestor
 
     def feed_next(self) -> None:
-        file = self.feed.current()
+        file = self.feed.current(10**6, 0.0)
         if file is not None:
             batch, cut = file.next_batch()
             partition = self.chance.randrange(PARTITIONS)
