@@ -71,10 +71,10 @@ Each is named as its server knows it, and [`models.json`](models.md) may say whe
 | `Model_Name` | all of them: `llama3.2, qwen2.5` | the one that answered this row |
 | rows of the run | rows × models: these are counted, and held against `max_failed` | rows |
 
-**A model that is away** (its server is down, or has no such model) does not stop the others of a `fanout`: they go
-on with their rows, at once or after half a minute, and the output waits for the one that is missing, or is
-published without its answers when the run is cancelled. In `split` it does: batches go out in the file's order, so
-within a window of batches the others wait too, until it is back.
+**A model that is away** (its server is down, or has no such model) does not stop the others of a `fanout`:
+they go on with their rows, at once or after half a minute, and the output waits for the one that is missing, or
+is published without its answers when the run is cancelled. In `split` it does stop them: batches go out in the
+file's order, so within a window of batches the others wait too, until it is back.
 
 What follows is of `fanout`.
 

@@ -14,7 +14,7 @@ from typing import Any
 from prism.messages import RunFile, RunRecord
 from prism.runs.catalogue import Catalogue, ModelEntry, entry_of
 from prism.runs.job import Job, Model
-from prism.runs.naming import clean_label, model_tag
+from prism.runs.naming import clean_label, model_tag, models_tag
 
 
 def recorded_entries(catalogue: Catalogue, model: Model) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def model_of(job: Job, file: RunFile, sequence: int) -> str | None:
 
 def tag_of(model: Model, catalogue: Catalogue) -> str:
     """Return what stands for a run's models in its id."""
-    return "-".join(model_tag(name, catalogue.entry(name).id if name else None) for name in model.chosen)
+    tags = [model_tag(name, catalogue.entry(name).id if name else None) for name in model.chosen]
+    return models_tag(tags, model.chosen)
 
 
 def fan_out(file: RunFile, job: Job, entries_: Sequence[ModelEntry]) -> list[RunFile]:

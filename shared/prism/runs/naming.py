@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 NAMING_FIELDS = ("project", "version", "label", "date", "run_id")
@@ -10,6 +10,9 @@ MAX_LABEL = 80
 # Leaves room in the 255 bytes of a file name for endings and temporary names.
 MAX_OUTPUT_NAME = 215
 _LATEST_S = 253_402_300_799  # the end of the year 9999
+MAX_RUN_ID = 120
+# Of all of a run's models together.
+MAX_TAG = 20
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -42,11 +45,25 @@ def clean_label(text: str) -> str:
 def generated_run_id(
     project: str, version: str, model_tag: str, timestamp_ms: int, partition: int, offset: int
 ) -> str:
-    """Return the run id of a record without one: the same record gives the same id, always."""
+    """Return the run id of a record without one: the same record gives the same id, always.
+
+    One that would be too long, or have two dots in a row, is cut to what a run id is, and has a hash.
+    """
     # Whoever sends a record sets its timestamp: any number may stand there.
     seconds = min(max(timestamp_ms, 0) // 1000, _LATEST_S)
     when = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%d_%H%M%S")
-    return f"{project}_{version}_m{model_tag}_{when}_{partition}-{offset}"
+    run_id = f"{project}_{version}_m{model_tag}_{when}_{partition}-{offset}"
+    return run_id if is_run_id(run_id) else _cut(run_id.replace("..", "__"), MAX_RUN_ID)
+
+
+def models_tag(tags: Sequence[str], names: Sequence[str | None]) -> str:
+    """Return what stands for several models in a run id: their tags, of many the first ones and a hash."""
+    whole = "-".join(tags)
+    if len(whole) <= MAX_TAG:
+        return whole
+    digest = hashlib.sha256(repr([*tags, *names]).encode()).hexdigest()[:6]
+    kept = [tag for number, tag in enumerate(tags, 1) if len("-".join([*tags[:number], digest])) <= MAX_TAG]
+    return "-".join([*kept, digest])
 
 
 def full_model_name(name: str) -> str:
@@ -86,7 +103,11 @@ def output_name(pattern: str, fields: Mapping[str, str]) -> str:
     name = _PLACEHOLDER.sub(lambda found: fields[found.group(1)], pattern)
     if len(name) <= MAX_OUTPUT_NAME:
         return name
-    return f"{name[: MAX_OUTPUT_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return _cut(name, MAX_OUTPUT_NAME)
+
+
+def _cut(text: str, length: int) -> str:
+    return f"{text[: length - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def part_name(run_id: str, label: str, number: int) -> str:

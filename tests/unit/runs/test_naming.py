@@ -4,12 +4,13 @@ import re
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prism.runs.naming import (
     MAX_LABEL,
     MAX_OUTPUT_NAME,
+    MAX_TAG,
     NAMING_FIELDS,
     PatternRefused,
     check_pattern,
@@ -18,6 +19,7 @@ from prism.runs.naming import (
     is_job_name,
     is_run_id,
     model_tag,
+    models_tag,
     output_name,
     part_name,
     results_partition,
@@ -67,6 +69,36 @@ def test_the_same_record_gives_the_same_run() -> None:
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_any_timestamp_makes_a_run_id(timestamp_ms: int) -> None:
     assert is_run_id(generated_run_id("p", "v1", "0", timestamp_ms, 0, 0))
+
+
+TAGS = st.lists(st.from_regex(r"[A-Za-z0-9]{1,10}", fullmatch=True), min_size=1, max_size=8)
+
+
+@pytest.mark.promise(9)
+@given(
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", fullmatch=True),
+    TAGS,
+    st.integers(0, 2**63 - 1),
+)
+@example("p" * 64, "v" * 32, ["x" * 10] * 8, 2**63 - 1)
+@example("p", "1..2...3", ["x"], 0)
+def test_any_project_and_models_make_a_run_id(
+    project: str, version: str, tags: list[str], offset: int
+) -> None:
+    tag = models_tag(tags, tags)
+    assert len(tag) <= MAX_TAG
+    made = generated_run_id(project, version, tag, 0, 0, offset)
+    assert is_run_id(made)
+    assert made == generated_run_id(project, version, models_tag(tags, tags), 0, 0, offset)
+    assert made != generated_run_id(project, version, tag, 0, 0, offset + 1)
+
+
+def test_many_models_are_told_apart_by_all_of_their_names() -> None:
+    tags = ["qwen25code"] * 8
+    assert models_tag(["7", "llama32"], ["a", "b"]) == "7-llama32"
+    assert models_tag(tags, ["a", *"bcdefgh"]) != models_tag(tags, ["b", *"acdefgh"])
+    assert models_tag(tags, list("abcdefgh")).startswith("qwen25code-")
 
 
 @pytest.mark.parametrize(
