@@ -13,24 +13,19 @@ from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.records import Record
 from prism.messages import FileReason, MessageReason, MessageSource, RunFile, RunRecord, RunState
 from prism.messages.intake import HEADER_FILE, HEADER_RUN_ID, REQUEST_TYPE
-from prism.messages.topics import MIB
 from prism.runs.catalogue import Catalogue, CatalogueRefused, read_catalogue
 from prism.runs.models import inputs
 from prism.runs.naming import results_partition
 from prism.runs.sameness import difference
 from prism.service import fault
 from prism.service.logs import get_logger
-from prism_ingestor.checking import Checker
+from prism_ingestor.checking import MAX_RUN_BYTES, Checker
 from prism_ingestor.intake import IntakeReader, IntakeRefused, Submission, content_type
 from prism_ingestor.intake_topic import IntakeTopic
 from prism_ingestor.ledger import Ledger, now_text
 from prism_ingestor.sources import Sources
 
 log = get_logger(__name__)
-
-# A run is one record, which every service and every command reads: a request of 200 kB whose ranges are
-# those of 1000 files would take 38 MB. Its files' columns are still to come.
-MAX_RUN_BYTES = 8 * MIB
 
 
 class Acceptance:

@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from prism.annotation import PromptFile, PromptRefused
 from prism.annotation.strict_json import load_strictly
 from prism.conversion import SourceKind, kind_of
 from prism.kafka.errors import BrokerAway
-from prism.messages import CutPosition, FileReason, RunFile, RunRecord
-from prism.messages.topics import RESULT_MAX_BYTES
+from prism.messages import CutPosition, FileReason, RunFile, RunRecord, RunState
+from prism.messages.topics import MIB, RESULT_MAX_BYTES
 from prism.runs.catalogue import CatalogueRefused
 from prism.runs.columns import joined, output_columns
 from prism.runs.cutting import cut_rows
@@ -37,6 +37,9 @@ RETRY_S = 2.0
 MAX_PROMPT_BYTES = 1_000_000
 # All of a run travels in one record, and its header with it.
 MAX_HEADER_BYTES = 1_000_000
+# A run is one record, which every service and every command reads: a request of 200 kB whose ranges are
+# those of 1000 files would take 38 MB; and pass 1 adds columns, and files for each of several models.
+MAX_RUN_BYTES = 8 * MIB
 # JSON writes a control character with six bytes: a row of millions of them would fit in no message.
 MAX_TRAVELLING_BYTES = RESULT_MAX_BYTES - 1_000_000
 _NO_ROOM = (FileReason.NO_SPACE, FileReason.GZIP_BOMB)
@@ -245,18 +248,11 @@ class Checker:
             parted = [one for one in record.files if one.origin == given.label]
             checked += [(one, plain) for one in parted or fan_out(file, job, models)]
         files = tuple(file for file, _ in checked)
-        if not record.parent and any(file.ranges for file in files) and not any(file.rows for file in files):
-            wanted = ", ".join(f"{first}-{last}" for first, last in files[0].ranges[:3])
-            detail = f"none of the rows that are asked for is there ({wanted}): see how many rows it has"
-            return _refused(record, FileReason.BAD_JOB, detail)
-        twice = _first_twice([file.label for file in files])
-        if twice is not None:
-            detail = f"two files would be called {twice}: give one input another label"
-            return _refused(record, FileReason.BAD_JOB, detail)
-        size = sum(len(json.dumps(file.columns)) for file in files)
-        if size > MAX_HEADER_BYTES:
-            detail = f"the files' columns take {size} bytes, at most {MAX_HEADER_BYTES} are allowed"
-            return _refused(record, FileReason.TOO_LARGE, detail)
+        try:
+            if record.state is RunState.ACCEPTED:
+                _assert_run(record, prompt, checked, files)
+        except TableRefused as error:
+            return _refused(record, error.reason, error.detail)
         fault.point("ingestor.after_check")
         return Checked(record.run_id, files, prompt, tuple(plain for _, plain in checked))
 
@@ -308,6 +304,34 @@ class Checker:
                 "plain_sha256": plain.plain_sha256,
             }
         )
+
+
+def _assert_run(
+    record: RunRecord,
+    prompt: dict[str, Any],
+    checked: Sequence[tuple[RunFile, PlainFile]],
+    files: tuple[RunFile, ...],
+) -> None:
+    """Raise TableRefused if the files are sound one by one, and no run all together."""
+    if not record.parent and any(file.ranges for file in files) and not any(file.rows for file in files):
+        wanted = ", ".join(f"{first}-{last}" for first, last in files[0].ranges[:3])
+        detail = f"none of the rows that are asked for is there ({wanted}): see how many rows it has"
+        raise TableRefused(FileReason.BAD_JOB, detail)
+    twice = _first_twice([file.label for file in files])
+    if twice is not None:
+        detail = f"two files would be called {twice}: give one input another label"
+        raise TableRefused(FileReason.BAD_JOB, detail)
+    size = sum(len(json.dumps(file.columns)) for file in files)
+    if size > MAX_HEADER_BYTES:
+        detail = f"the files' columns take {size} bytes, at most {MAX_HEADER_BYTES} are allowed"
+        raise TableRefused(FileReason.TOO_LARGE, detail)
+    size = len(record.model_copy(update={"files": list(files), "prompt": prompt}).to_bytes())
+    if size > MAX_RUN_BYTES:
+        detail = (
+            f"the run takes {size} bytes with its files' columns and row ranges, for each of several models, "
+            f"at most {MAX_RUN_BYTES}: send fewer files or ranges in one run"
+        )
+        raise TableRefused(FileReason.TOO_LARGE, detail)
 
 
 def _first_twice(labels: list[str]) -> str | None:

@@ -12,6 +12,7 @@ from prism.messages import FileProgress, FileReason, Progress, RunRecord, RunSta
 from prism.runs.catalogue import Catalogue
 from prism.runs.job import parse_job
 from prism.runs.models import recorded_entries
+from prism_ingestor import checking
 from prism_ingestor.feeding import AWAY_S, FileFeed, RunFeed
 from tests.unit.ingestor.test_formats import Desk, csv_bytes
 from tests.unit.ingestor.test_formats import desk as desk  # a fixture
@@ -71,6 +72,19 @@ def test_the_output_columns_are_those_of_the_models(desk: Desk, key: str) -> Non
     assert checked_run(desk, [desk.file(csv_bytes(), "t.csv")], **job("Error_alpha")).reason is None
     refused = checked_run(desk, [desk.file(csv_bytes(), "t.csv")], **job(coded))
     assert refused.reason is FileReason.BAD_JOB
+
+
+@pytest.mark.promise(9)
+def test_a_run_that_outgrows_its_record_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ranges for each model it may be several times what was accepted."""
+    ranges = [(number, number) for number in range(1, 20_000, 2)]
+    asked = [desk.file(csv_bytes(), "t.csv", ranges=ranges)]
+    monkeypatch.setattr(checking, "MAX_RUN_BYTES", 200_000)
+    assert checked_run(desk, asked, model={"batch_size": "2"}).reason is None
+    found = checked_run(desk, asked)
+    assert found.reason is FileReason.TOO_LARGE
+    assert "at most 200000" in found.detail
+    assert [one.label for one in found.files] == ["l"]
 
 
 def variants(folder: Path, labels: list[str], rows: int = 6) -> list[FileFeed]:
