@@ -8,6 +8,7 @@ import json
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,7 +246,7 @@ class Checker:
                 file, plain = self._check_file(task, given, job, prompt)
             except (SourceChanged, TableRefused) as error:
                 return _refused(record, error.reason, _of_file(record, given, error), error)
-            parted = [one for one in record.files if one.origin == given.label]
+            parted = [one for one in record.files if one.origin == given.label and not record.parent]
             checked += [(one, plain) for one in parted or fan_out(file, job, models)]
         files = tuple(file for file, _ in checked)
         try:
@@ -317,7 +318,7 @@ def _assert_run(
         wanted = ", ".join(f"{first}-{last}" for first, last in files[0].ranges[:3])
         detail = f"none of the rows that are asked for is there ({wanted}): see how many rows it has"
         raise TableRefused(FileReason.BAD_JOB, detail)
-    twice = _first_twice([file.label for file in files])
+    twice = _first_twice(record, files)
     if twice is not None:
         detail = f"two files would be called {twice}: give one input another label"
         raise TableRefused(FileReason.BAD_JOB, detail)
@@ -334,8 +335,12 @@ def _assert_run(
         raise TableRefused(FileReason.TOO_LARGE, detail)
 
 
-def _first_twice(labels: list[str]) -> str | None:
-    return next((one for one in labels if labels.count(one) > 1), None)
+def _first_twice(record: RunRecord, files: tuple[RunFile, ...]) -> str | None:
+    """Return a label that two files have, or an input and what one of several models does of another."""
+    labels = Counter(file.label for file in files)
+    if not record.parent:  # a retry is asked for under the labels of what it does again
+        labels.update({file.origin for file in files if file.origin})
+    return next((label for label, number in labels.items() if number > 1), None)
 
 
 def _refused(

@@ -50,16 +50,41 @@ def test_whoever_takes_over_finds_it_parted_and_reads_it_once_more(desk: Desk) -
 
 def test_two_files_that_would_have_one_name_are_refused(desk: Desk) -> None:
     one, other = desk.file(csv_bytes(), "t.csv"), desk.file(csv_bytes(), "u.csv")
-    files = [one.model_copy(update={"label": "x"}), other.model_copy(update={"label": "x.alpha"})]
-    found = checked_run(desk, files)
-    assert found.reason is None
+    for label, model in (("x.alpha", ""), ("x.alpha", "alpha")):
+        files = [
+            one.model_copy(update={"label": "x"}),
+            other.model_copy(update={"label": label, "model": model}),
+        ]
+        found = checked_run(desk, files)
+        assert found.reason is FileReason.BAD_JOB
+        assert "would be called x.alpha" in found.detail
+    fine = [one.model_copy(update={"label": "x"}), other.model_copy(update={"label": "x.1"})]
+    assert checked_run(desk, fine).reason is None
+
+
+def test_a_retry_keeps_its_labels_whatever_others_are_called(desk: Desk) -> None:
+    """What one model does of `x` was called as another input is, `x.alpha`."""
+    labels = {"x.alpha": "x", "x.alpha.alpha": "x.alpha"}
     files = [
-        files[0],
-        files[1].model_copy(update={"label": "x.alpha", "model": "alpha", "origin": "x.alpha"}),
+        desk.file(csv_bytes(), "t.csv").model_copy(
+            update={"label": label, "origin": origin, "model": "alpha"}
+        )
+        for label, origin in labels.items()
     ]
-    found = checked_run(desk, files)
-    assert found.reason is FileReason.BAD_JOB
-    assert "x.alpha" in found.detail
+    entries = recorded_entries(Catalogue(), parse_job({"model": MODEL}).model)
+    retry = RunRecord(
+        run_id="r.r1",
+        epoch=1,
+        state=RunState.ACCEPTED,
+        parent="r",
+        files=files,
+        job={"model": MODEL},
+        **entries,
+    )
+    desk.checker.submit(retry)
+    found = desk.checker.done.get(timeout=20)
+    assert found.reason is None, found.detail
+    assert [(one.label, one.rows) for one in found.files] == [("x.alpha", 3), ("x.alpha.alpha", 3)]
 
 
 @pytest.mark.parametrize("key", ["sort_by", "columns"])
