@@ -28,7 +28,16 @@ from prism.runs.models import entries, fan_out, inputs
 from prism.runs.ranges import taken
 from prism.service import fault
 from prism.service.logs import get_logger
-from prism.tables import Header, Row, TableFormat, TableRefused, check_rows, open_source, read_header
+from prism.tables import (
+    Header,
+    Row,
+    TableFormat,
+    TableRefused,
+    check_rows,
+    open_source,
+    read_header,
+    read_rows,
+)
 from prism.tables.refusals import listed, shown
 from prism_ingestor.sources import Between, PlainFile, SourceChanged, Sources, source_name
 
@@ -251,7 +260,7 @@ class Checker:
         files = tuple(file for file, _ in checked)
         try:
             if record.state is RunState.ACCEPTED:
-                _assert_run(record, prompt, checked, files)
+                _assert_run(record, job, prompt, checked)
         except TableRefused as error:
             return _refused(record, error.reason, error.detail)
         fault.point("ingestor.after_check")
@@ -308,16 +317,12 @@ class Checker:
 
 
 def _assert_run(
-    record: RunRecord,
-    prompt: dict[str, Any],
-    checked: Sequence[tuple[RunFile, PlainFile]],
-    files: tuple[RunFile, ...],
+    record: RunRecord, job: Job, prompt: dict[str, Any], checked: Sequence[tuple[RunFile, PlainFile]]
 ) -> None:
     """Raise TableRefused if the files are sound one by one, and no run all together."""
-    if not record.parent and any(file.ranges for file in files) and not any(file.rows for file in files):
-        wanted = ", ".join(f"{first}-{last}" for first, last in files[0].ranges[:3])
-        detail = f"none of the rows that are asked for is there ({wanted}): see how many rows it has"
-        raise TableRefused(FileReason.BAD_JOB, detail)
+    files = [file for file, _ in checked]
+    if not record.parent and not any(file.rows for file in files):
+        _assert_rows_found(job, prompt, checked)
     twice = _first_twice(record, files)
     if twice is not None:
         detail = f"two files would be called {twice}: give one input another label"
@@ -326,7 +331,7 @@ def _assert_run(
     if size > MAX_HEADER_BYTES:
         detail = f"the files' columns take {size} bytes, at most {MAX_HEADER_BYTES} are allowed"
         raise TableRefused(FileReason.TOO_LARGE, detail)
-    size = len(record.model_copy(update={"files": list(files), "prompt": prompt}).to_bytes())
+    size = len(record.model_copy(update={"files": files, "prompt": prompt}).to_bytes())
     if size > MAX_RUN_BYTES:
         detail = (
             f"the run takes {size} bytes with its files' columns and row ranges, for each of several models, "
@@ -335,7 +340,23 @@ def _assert_run(
         raise TableRefused(FileReason.TOO_LARGE, detail)
 
 
-def _first_twice(record: RunRecord, files: tuple[RunFile, ...]) -> str | None:
+def _assert_rows_found(
+    job: Job, prompt: Mapping[str, Any], checked: Sequence[tuple[RunFile, PlainFile]]
+) -> None:
+    """Raise TableRefused if rows were asked for that a file does not have. One may have none."""
+    for file, plain in checked:
+        if file.ranges and _has_rows(plain, table_format(job, prompt, file)):
+            wanted = ", ".join(f"{first}-{last}" for first, last in file.ranges[:3])
+            named = file.filename or file.input_label
+            detail = f"{named}: none of the rows that are asked for is there ({wanted}): see how many it has"
+            raise TableRefused(FileReason.BAD_JOB, detail)
+
+
+def _has_rows(plain: PlainFile, fmt: TableFormat) -> bool:
+    return next(read_rows(plain.path, _header_of(plain, fmt), fmt), None) is not None
+
+
+def _first_twice(record: RunRecord, files: Sequence[RunFile]) -> str | None:
     """Return a label that two files have, or an input and what one of several models does of another."""
     labels = Counter(file.label for file in files)
     if not record.parent:  # a retry is asked for under the labels of what it does again

@@ -403,3 +403,18 @@ def test_rows_that_no_file_has_are_refused(desk: Desk) -> None:
     found = desk.check(desk.file(csv_bytes(), "t.csv", ranges=[(4, 9)]))
     assert (found.reason, "4-9" in found.detail) == (FileReason.BAD_JOB, True)
     assert desk.check(desk.file(csv_bytes(), "t.csv", ranges=[(3, 9)])).files[0].rows == 1
+
+
+def test_a_file_without_rows_is_a_run_of_none_whatever_rows_are_asked_for(desk: Desk) -> None:
+    found = desk.check(desk.file(b"RowID,Message\n", "t.csv", ranges=[(1, 9)]))
+    assert (found.reason, [file.rows for file in found.files]) == (None, [0])
+
+
+def test_the_ranges_that_match_nothing_are_named_with_their_file(desk: Desk) -> None:
+    empty = desk.file(b"RowID,Message\n", "empty.csv")
+    other = desk.file(csv_bytes(), "other.csv", ranges=[(7, 8)]).model_copy(update={"label": "o"})
+    for files in ([empty, other], [empty.model_copy(update={"ranges": [(1, 2)]}), other]):
+        desk.checker.submit(RunRecord(run_id="r", epoch=1, state=RunState.ACCEPTED, files=files))
+        found = desk.checker.done.get(timeout=20)
+        assert found.reason is FileReason.BAD_JOB
+        assert found.detail.startswith("other.csv: none of the rows that are asked for is there (7-8)")
