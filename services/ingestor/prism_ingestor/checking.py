@@ -20,7 +20,7 @@ from prism.conversion import SourceKind, kind_of
 from prism.kafka.errors import BrokerAway
 from prism.messages import CutPosition, FileReason, RunFile, RunRecord, RunState
 from prism.messages.topics import MIB, RESULT_MAX_BYTES
-from prism.runs.catalogue import CatalogueRefused
+from prism.runs.catalogue import CatalogueRefused, ModelEntry
 from prism.runs.columns import joined, output_columns
 from prism.runs.cutting import cut_rows
 from prism.runs.job import Job, JobRefused, parse_job
@@ -244,6 +244,8 @@ class Checker:
             job = parse_job(record.job, record.job_name)
             models = entries(record, job)
             assert_destination(job, self._schemes)
+            if record.state is RunState.ACCEPTED:
+                _assert_prices(job, models)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
         except (CatalogueRefused, JobRefused) as error:
             return _refused(record, FileReason.BAD_JOB, str(error))
@@ -387,6 +389,19 @@ def assert_destination(job: Job, schemes: frozenset[str] | None) -> None:
         allowed = ", ".join(sorted(schemes)) or "none"
         raise JobRefused(
             f"output.directory: {scheme}:// is not allowed (PRISM_OUTPUT_SCHEMES: {allowed}); name a folder"
+        )
+
+
+def _assert_prices(job: Job, models: Sequence[ModelEntry]) -> None:
+    """Raise JobRefused if a budget in money could not be kept: what one model costs is not known."""
+    if job.budget.money is None or not job.model.several:
+        return
+    unpriced = [one.name for one in models if one.price is None]
+    currencies = sorted({one.price.currency for one in models if one.price is not None})
+    if unpriced or len(currencies) > 1:
+        found = f"none for {', '.join(unpriced)}" if unpriced else f"prices in {' and '.join(currencies)}"
+        raise JobRefused(
+            f"budget.money needs a price of every model, in one currency: models.json has {found}"
         )
 
 

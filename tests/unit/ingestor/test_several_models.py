@@ -112,6 +112,34 @@ def test_a_run_that_outgrows_its_record_is_refused(desk: Desk, monkeypatch: pyte
     assert [one.label for one in found.files] == ["l"]
 
 
+@pytest.mark.parametrize(
+    ("currencies", "said"),
+    [
+        (["USD", None], "models.json has none for beta"),
+        (["USD", "EUR"], "models.json has prices in EUR and USD"),
+        (["USD", "USD"], ""),
+    ],
+)
+def test_a_budget_in_money_needs_every_models_price(
+    desk: Desk, currencies: list[str | None], said: str
+) -> None:
+    found = priced_run(desk, currencies, budget={"money": "1"})
+    assert (found.reason, said in found.detail) == (FileReason.BAD_JOB if said else None, True)
+    assert priced_run(desk, currencies, budget={"tokens": "1"}).reason is None
+
+
+def priced_run(desk: Desk, currencies: list[str | None], **job: Any) -> Any:
+    fields = {"model": MODEL, **job}
+    entries = {
+        name: {"name": name, "price": {"prompt": "1", "completion": "2", "currency": one}} if one else {}
+        for name, one in zip(["alpha", "beta"], currencies, strict=True)
+    }
+    files = [desk.file(csv_bytes(), "t.csv")]
+    record = RunRecord(run_id="r", epoch=1, state=RunState.ACCEPTED, files=files, job=fields)
+    desk.checker.submit(record.model_copy(update={"model_entries": entries}))
+    return desk.checker.done.get(timeout=20)
+
+
 def variants(folder: Path, labels: list[str], rows: int = 6) -> list[FileFeed]:
     made = []
     for label in labels:
