@@ -247,6 +247,8 @@ class Checker:
             if record.state is RunState.ACCEPTED:
                 _assert_prices(job, models)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
+            if record.state is RunState.ACCEPTED:
+                _assert_columns_differ(job, prompt)
         except (CatalogueRefused, JobRefused) as error:
             return _refused(record, FileReason.BAD_JOB, str(error))
         except TableRefused as error:
@@ -402,6 +404,17 @@ def _assert_prices(job: Job, models: Sequence[ModelEntry]) -> None:
         found = f"none for {', '.join(unpriced)}" if unpriced else f"prices in {' and '.join(currencies)}"
         raise JobRefused(
             f"budget.money needs a price of every model, in one currency: models.json has {found}"
+        )
+
+
+def _assert_columns_differ(job: Job, prompt: Mapping[str, Any]) -> None:
+    """Raise JobRefused if two of several models' columns would have one name."""
+    columns = joined(PromptFile.parse(prompt).columns_to_code, job.model.names) if job.model.fans_out else []
+    twice = next((name for name, number in Counter(columns).items() if number > 1), None)
+    if twice is not None:
+        raise JobRefused(
+            f"model.names: two columns of the output would be called {shown(twice)}; "
+            "give one of columns_to_code another name"
         )
 
 

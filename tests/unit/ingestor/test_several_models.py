@@ -140,6 +140,22 @@ def priced_run(desk: Desk, currencies: list[str | None], **job: Any) -> Any:
     return desk.checker.done.get(timeout=20)
 
 
+@pytest.mark.parametrize(
+    ("coded", "twice"), [(["Topic", "Topic_a"], "Topic_a_b"), (["Error"], "Error_b"), (["Topic"], "")]
+)
+def test_columns_that_would_have_one_name_are_refused(desk: Desk, coded: list[str], twice: str) -> None:
+    prompt = {"system_prompt": "Classify.", "columns_to_code": coded}
+    (desk.data.parent / "jobs" / "prompt.json").write_text(json.dumps(prompt))
+    found = checked_run(desk, [desk.file(csv_bytes(), "t.csv")], model={"names": ["b", "a_b"]})
+    assert (found.reason, twice in found.detail) == (FileReason.BAD_JOB if twice else None, True)
+    assert (
+        checked_run(
+            desk, [desk.file(csv_bytes(), "t.csv")], model={"names": ["b", "a_b"], "mode": "split"}
+        ).reason
+        is None
+    )
+
+
 def variants(folder: Path, labels: list[str], rows: int = 6) -> list[FileFeed]:
     made = []
     for label in labels:
