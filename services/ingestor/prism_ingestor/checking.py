@@ -19,6 +19,7 @@ from prism.annotation.strict_json import load_strictly
 from prism.conversion import SourceKind, kind_of
 from prism.kafka.errors import BrokerAway
 from prism.messages import CutPosition, FileReason, RunFile, RunRecord, RunState
+from prism.messages.intake import MAX_FILES
 from prism.messages.topics import MIB, RESULT_MAX_BYTES
 from prism.runs.catalogue import CatalogueRefused, ModelEntry
 from prism.runs.columns import joined, output_columns
@@ -246,6 +247,7 @@ class Checker:
             assert_destination(job, self._schemes)
             if record.state is RunState.ACCEPTED:
                 _assert_prices(job, models)
+                _assert_few_files(record, job)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)
             if record.state is RunState.ACCEPTED:
                 _assert_columns_differ(job, prompt)
@@ -391,6 +393,16 @@ def assert_destination(job: Job, schemes: frozenset[str] | None) -> None:
         allowed = ", ".join(sorted(schemes)) or "none"
         raise JobRefused(
             f"output.directory: {scheme}:// is not allowed (PRISM_OUTPUT_SCHEMES: {allowed}); name a folder"
+        )
+
+
+def _assert_few_files(record: RunRecord, job: Job) -> None:
+    """Raise JobRefused if each of several models would have the files of a whole run."""
+    asked, models = len(record.files), len(job.model.names)
+    if job.model.fans_out and not record.parent and asked * models > MAX_FILES:
+        raise JobRefused(
+            f"model.names: {asked} files with {models} models are {asked * models} files of a run, at most "
+            f"{MAX_FILES} are allowed: send fewer in one run"
         )
 
 

@@ -156,6 +156,14 @@ def test_columns_that_would_have_one_name_are_refused(desk: Desk, coded: list[st
     )
 
 
+def test_the_files_of_all_models_together_are_as_many_as_a_run_may_have(desk: Desk) -> None:
+    one = desk.file(csv_bytes(), "t.csv")
+    files = [one.model_copy(update={"label": f"l{number}"}) for number in range(501)]
+    found = checked_run(desk, files)
+    assert found.reason is FileReason.BAD_JOB
+    assert "501 files with 2 models are 1002 files of a run, at most 1000" in found.detail
+
+
 def variants(folder: Path, labels: list[str], rows: int = 6) -> list[FileFeed]:
     made = []
     for label in labels:
