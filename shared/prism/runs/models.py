@@ -93,7 +93,8 @@ def inputs(record: RunRecord) -> list[RunFile]:
 
 def share_a_server(entries_: Sequence[ModelEntry]) -> bool:
     """Return whether two of a run's models are of one Ollama, which may have room for one of them only."""
-    servers = [frozenset(one.base_url) or _DEFAULT for one in entries_ if one.backend == "ollama"]
+    ours = [one for one in entries_ if one.backend == "ollama"]
+    servers = [frozenset(url.rstrip("/") for url in one.base_url) or _DEFAULT for one in ours]
     return any(one & other for one, other in combinations(servers, 2))
 
 

@@ -136,6 +136,7 @@ def test_models_of_one_ollama_share_it() -> None:
 
     assert share_a_server([model("a"), model("b")])
     assert share_a_server([model("a", "http://x"), model("b", "http://y", "http://x")])
+    assert share_a_server([model("a", "http://x:11434"), model("b", "http://x:11434/")])
     assert not share_a_server([model("a"), model("b", "http://x")])
     assert not share_a_server([model("a", "http://x"), model("b", "http://y")])
     v1 = "http://x/v1"
