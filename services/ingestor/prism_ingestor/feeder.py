@@ -140,7 +140,7 @@ class Feeder:
             own = credit.share(window, feed.priority, highest)
             room = feed.room(own)
             for _ in range(min(room, max(TURN, room // len(feeding)))):
-                if not feed.within_budget or not self._feed_one(feed, own):
+                if not self._feed_one(feed, own):
                     break
                 fed += 1
         self._turns = self._turns[1:] + self._turns[:1]

@@ -8,6 +8,7 @@ one waits for the other, once nothing came of it for AWAY_S. No order among lane
 has a cursor of its own, and whoever takes over asks the same question of the same files again.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from prism.runs.tracker import (
 )
 from prism.service.errors import FatalError
 from prism.tables import Header, TableFormat, TableRefused, read_header, read_rows
-from prism_ingestor.budget import Meter
+from prism_ingestor.budget import Fed, Meter
 from prism_ingestor.sources import PlainFile, SourceChanged
 
 # A model with a full share of which nothing is merged for so long keeps no other from its turn. Seconds:
@@ -69,6 +70,27 @@ class FileFeed:
     def exhausted(self) -> bool:
         """Whether every batch was fed once."""
         return self.tracker.next.sequence >= self.file.batches
+
+    @property
+    def next_model(self) -> str:
+        """The one of several models that the next batch is for; of a run with one it has no name."""
+        names = self._models
+        return names[self.tracker.next.sequence % len(names)]
+
+    def fed_by_model(self) -> Iterator[tuple[str, Fed]]:
+        """Yield how many batches each model has been fed of the file."""
+        names = self._models
+        unmerged = Counter(sequence % len(names) for sequence in self.tracker.outstanding)
+        for number, name in enumerate(names):
+            fed = len(range(number, self.tracker.next.sequence, len(names)))
+            yield name, Fed(fed - unmerged[number], unmerged[number])
+
+    @property
+    def _models(self) -> tuple[str, ...]:
+        """The models among which the batches go in turn, as `models.model_of` has it."""
+        if self.file.model or not self.job.model.several:
+            return (self.file.model,)
+        return tuple(self.job.model.names)
 
     def next_batch(self) -> tuple[Batch, Cut]:
         """Return the next batch to feed. Raises SourceChanged."""
@@ -239,14 +261,20 @@ class RunFeed:
         return sum(one.unmerged for one in self._lanes)
 
     @property
-    def batches_merged(self) -> int:
-        """Batches that are merged, over all files."""
-        return sum(one.tracker.next.sequence - one.tracker.unmerged for one in self.files)
-
-    @property
     def within_budget(self) -> bool:
-        """Whether one more batch may be fed."""
-        return self.meter is None or self.meter.allows(self.progress, self.batches_merged, self.unmerged)
+        """Whether one more batch of some model may be fed."""
+        heads = [head for lane in self._lanes if (head := lane.head) is not None]
+        return any(map(self._is_allowed, heads))
+
+    def _is_allowed(self, file: FileFeed) -> bool:
+        if self.meter is None or not self.meter.bounded:
+            return True
+        counts: dict[str, Fed] = {}
+        for one in self.files:
+            for model, fed in one.fed_by_model():
+                known = counts.get(model, Fed())
+                counts[model] = Fed(known.merged + fed.merged, known.unmerged + fed.unmerged)
+        return self.meter.allows(self.progress, counts, file.next_model)
 
     @property
     def out_of_budget(self) -> str | None:
@@ -264,9 +292,10 @@ class RunFeed:
             return None
         share = self._share(window)
         for lane in self._in_order():
-            if lane.unmerged < share:
+            head = lane.head
+            if head is not None and lane.unmerged < share and self._is_allowed(head):
                 lane.held_since = None
-                return lane.head
+                return head
             if not self.abreast and not lane.is_away(now):
                 return None
         return None

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prism.messages import FileProgress, FileReason, Progress, RunRecord, RunState
+from prism.messages import FileProgress, FileReason, ModelProgress, Progress, RunRecord, RunState
 from prism.runs.catalogue import Catalogue
 from prism.runs.job import parse_job
 from prism.runs.models import recorded_entries
 from prism_ingestor import checking
+from prism_ingestor.budget import FIRST_BATCHES, Fed, Meter
 from prism_ingestor.feeding import AWAY_S, FileFeed, RunFeed
 from tests.unit.ingestor.test_formats import Desk, csv_bytes
 from tests.unit.ingestor.test_formats import desk as desk  # a fixture
@@ -288,3 +289,32 @@ def test_whoever_takes_over_counts_what_was_fed_of_every_variant(tmp_path: Path)
     assert len(feed.apply(Progress(run_id="r", read_to=9, files=merged), 2.0)) == 3
     assert order(feed, 1000) == ["x.a", "x.a", "y.b", "y.b", "y.a", "y.b"]
     assert feed.all_fed
+
+
+def test_batches_are_counted_for_the_model_that_they_go_to(tmp_path: Path) -> None:
+    one = file_feed(tmp_path / "x.csv", rows=14, batches=7)
+    one.job = parse_job({"model": {"names": ["a", "b", "c"], "mode": "split", "batch_size": "2"}})
+    feed = RunFeed("r", 5, 0, [one])
+    models = []
+    while (file := feed.current(100, 0.0)) is not None:
+        models.append(file.next_model)
+        _, cut = file.next_batch()
+        file.tracker.fed(cut.start, cut.end, 0)
+    assert models == ["a", "b", "c", "a", "b", "c", "a"]
+    feed.apply(Progress(run_id="r", files={"l": FileProgress(merged_through=4)}), 1.0)
+    assert dict(one.fed_by_model()) == {"a": Fed(2, 1), "b": Fed(1, 1), "c": Fed(1, 1)}
+
+
+@pytest.mark.promise(9)
+def test_a_model_of_which_nothing_is_known_holds_up_no_other_under_a_budget(tmp_path: Path) -> None:
+    job = {"model": {"names": ["a", "dead"], "batch_size": "2"}, "budget": {"tokens": "100000"}}
+    meter = Meter.of(RunRecord(run_id="r", epoch=1, state=RunState.RUNNING, job=job))
+    feed = RunFeed("r", 5, 0, variants(tmp_path, ["x.dead", "x.a"], rows=100), abreast=True, meter=meter)
+    for _ in range(10):
+        order(feed, 64)
+        merged = feed.files[1].tracker.next.sequence
+        own = ModelProgress(calls=merged, rows_ok=merged, prompt_tokens=merged)
+        answered = {"x.a": FileProgress(merged_through=merged)}
+        feed.apply(Progress(run_id="r", files=answered, prompt_tokens=merged, models={"a": own}), 1.0)
+    assert feed.files[1].exhausted
+    assert feed.files[0].tracker.next.sequence == FIRST_BATCHES
