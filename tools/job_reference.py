@@ -72,9 +72,9 @@ Each is named as its server knows it, and [`models.json`](models.md) may say whe
 | rows of the run | rows × models: these are counted, and held against `max_failed` | rows |
 
 **A model that is away** (its server is down, or has no such model) does not stop the others of a `fanout`:
-they go on with their rows, at once or after half a minute, and the output waits for the one that is missing, or
-is published without its answers when the run is cancelled. In `split` it does stop them: batches go out in the
-file's order, so within a window of batches the others wait too, until it is back.
+they go on with their rows, at once or after half a minute, and the output waits for the one that is missing,
+or is published without its answers when the run is cancelled. In `split` it does stop them: batches go out in
+the file's order, so within a window of batches the others wait too, until it is back.
 
 What follows is of `fanout`.
 

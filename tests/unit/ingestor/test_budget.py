@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prism.messages import ModelProgress, Progress, RunRecord, RunState
@@ -169,6 +169,7 @@ def told(merged: dict[str, int], tokens: int) -> Progress:
     st.lists(st.tuples(st.sampled_from(list(PRICES)), st.integers(1, 64), st.integers(0, 64)), max_size=20),
     st.integers(1, 60),
 )
+@example([("cheap", 64, 64), ("dear", 8, 1), ("dear", 64, 0)], 1)
 def test_a_dear_model_behind_a_cheap_one_does_not_cost_a_window_more(
     steps: list[tuple[str, int, int]], budget: int
 ) -> None:
