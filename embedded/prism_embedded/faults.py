@@ -54,12 +54,13 @@ CONTENT_FAULTS = (
     "too_few",
     "too_many",
     "swapped",
-    "rotated",
     "wrong_identity",
     "missing_key",
     "extra_key",
 )
 FAULTS = (*HTTP_FAULTS, *TRANSPORT_FAULTS, *PROMPT_FAULTS, *CONTENT_FAULTS)
+# Nobody can see these in a reply: it is valid, and what another model might have said.
+OPINIONS = ("rotated",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def draw(seed: int, purpose: str, content: str, before: int) -> float:
 
 
 def spoil(reply: Reply, fault: str) -> str:
-    """The text of a reply after a fault of `CONTENT_FAULTS`."""
+    """The text of a reply after a fault of `CONTENT_FAULTS` or `OPINIONS`."""
     text = reply.text
     if fault in _FRAMES:
         return _FRAMES[fault].format(text)
@@ -125,8 +126,8 @@ def spoil(reply: Reply, fault: str) -> str:
 
 
 def _known(fault: str) -> str:
-    if fault not in FAULTS:
-        raise EmbeddedError(f"unknown fault {fault!r}; known are {', '.join(FAULTS)}")
+    if fault not in (*FAULTS, *OPINIONS):
+        raise EmbeddedError(f"unknown fault {fault!r}; known are {', '.join((*FAULTS, *OPINIONS))}")
     return fault
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from prism_embedded.answers import RULES_VERSION, Question, answer
 from prism_embedded.errors import EmbeddedError
-from prism_embedded.faults import CONTENT_FAULTS, HTTP_FAULTS, spoil
+from prism_embedded.faults import CONTENT_FAULTS, HTTP_FAULTS, OPINIONS, spoil
 from prism_embedded.mentions import Mention, row_hash
 from prism_embedded.model_state import Behaviour, Busy, Slots, Stats
 from prism_embedded.ollama_api import (
@@ -267,7 +267,7 @@ def _outcome(call: Call, question: Question, mentions: Sequence[Mention], fault:
         unseen = [replace(mention, title="", content="") for mention in mentions]
         return Outcome(answer(question, unseen).text, shortened=True)
     reply = answer(question, mentions)
-    if fault in CONTENT_FAULTS:
+    if fault in (*CONTENT_FAULTS, *OPINIONS):
         return Outcome(spoil(reply, str(fault)), "length" if fault == "length" else "stop")
     return within_limit(call, Outcome(reply.text))
 

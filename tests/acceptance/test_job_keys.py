@@ -83,7 +83,7 @@ def test_the_cloud_files_of_prism_v6_run_as_they_are(desk: Desk) -> None:
         (home / place).write_bytes((SEEDS / f"cloud_{name}").read_bytes())
     (home / "data").mkdir()
     (home / "data" / "feedback.csv").write_text(table(40))
-    words = ("--model-server", "embedded", "--data-dir", str(desk.data_dir), "--run-id", "cloud")
+    words = ("--model", MODEL, "--data-dir", str(desk.data_dir), "--run-id", "cloud")
     done = desk.prism("run", str(home / "job_config.yaml"), *words)
     assert done.returncode == 0, done.stderr
     prompt = json.loads((SEEDS / "cloud_prompt_cloud.json").read_bytes())

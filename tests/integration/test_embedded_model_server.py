@@ -20,7 +20,7 @@ import pytest
 import requests
 from PIL import Image
 
-from prism_embedded.faults import CONTENT_FAULTS, FAULTS, HTTP_FAULTS, TRANSPORT_FAULTS
+from prism_embedded.faults import CONTENT_FAULTS, FAULTS, HTTP_FAULTS, OPINIONS, TRANSPORT_FAULTS
 from prism_embedded.mentions import row_hash
 from prism_embedded.model_server import EmbeddedModelServer, ModelServerError
 from prism_embedded.model_state import Behaviour
@@ -213,7 +213,7 @@ def test_http_faults(server: EmbeddedModelServer, fault: str, status: int) -> No
     assert post(server, "/api/show", {"model": "prism-embedded"}).status_code == 200, "a fault is one call's"
 
 
-@pytest.mark.parametrize("fault", CONTENT_FAULTS)
+@pytest.mark.parametrize("fault", [*CONTENT_FAULTS, *OPINIONS])
 def test_content_faults(server: EmbeddedModelServer, fault: str) -> None:
     good = post(server, "/api/chat", batch(TEXTS)).json()["message"]["content"]
     control(server, faults=f"{fault}=1")
