@@ -88,8 +88,8 @@ def plan_for(spec: JobSpec, options: Namespace, environ: Mapping[str, str]) -> t
     """
     choice, elsewhere = model_of(spec, options, environ), not _at_default_server(spec)
     # Of several models the rules may be one; otherwise nobody named them.
-    alone = not spec.job.model.several or options.model_server == "embedded"
-    if choice.embedded and not elsewhere and alone:
+    is_replaced = not spec.job.model.several or options.model_server == "embedded"
+    if choice.embedded and not elsewhere and is_replaced:
         spec = spec.with_model(EMBEDDED_MODEL)
     parallel = spec.job.parallelization
     return FleetPlan(

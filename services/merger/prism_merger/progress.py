@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from prism.messages import FileProgress, MergeState, ModelProgress, OutputFile, Progress
+from prism.runs.columns import of_model
 from prism_merger.accounts import FileAccount, ModelAccount, Outcome, OutputMark, RunAccount, Stage
 from prism_merger.labels import by_column
 from prism_merger.manifest import reports_of
@@ -170,7 +171,7 @@ def labels_of(run: RunAccount, plan: RunPlan) -> dict[str, Mapping[str, int]]:
     if not plan.job.model.fans_out:
         return by_column(run.labels, plan.coded)
     return {
-        f"{column}_{name}": counts
+        of_model(column, name): counts
         for name, one in run.by_model.items()
         for column, counts in by_column(one.labels, plan.coded).items()
     }

@@ -22,10 +22,15 @@ def output_columns(input_columns: Sequence[str], coded: Sequence[str]) -> list[s
     return columns
 
 
+def of_model(name: str, model: str) -> str:
+    """Return what a coded column is called that one of several models fills."""
+    return f"{name}_{model}"
+
+
 def joined(coded: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the columns in which several models' answers stand side by side, and which of them failed."""
     return [
-        *(f"{name}_{model}" for name in coded for model in models),
+        *(of_model(name, model) for name in coded for model in models),
         *(f"{ERROR_PREFIX}{model}" for model in models),
     ]
 

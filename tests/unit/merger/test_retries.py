@@ -68,7 +68,7 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
 
 
-def manifest(world: World, run_id: str) -> dict[str, Any]:
+def manifest(world: World, run_id: str = "r1") -> dict[str, Any]:
     found: dict[str, Any] = json.loads(world.places.manifest(run_id).read_text())
     return found
 

@@ -1,7 +1,6 @@
 """A run whose every row is done by several models: one output, their answers side by side."""
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from prism.tables import render_line
 from prism_merger.accounts import ModelAccount, Outcome, RunAccount, Stage, run_from_json, run_to_json
 from prism_merger.joining import Line, Shape, join
 from tests.unit.merger.test_publication import POINTS, Killed
+from tests.unit.merger.test_retries import ENDED, end, manifest, rows_of
 from tests.unit.merger.world import COLUMNS, KeptOutlet, World, result, run_record, shuffled
 
 MODELS = ("alpha", "beta:7b")
@@ -26,7 +26,6 @@ JOB: dict[str, Any] = {
 ROWS = 25
 # As world's results have it: every seventh row fails with the first model; another one with the second.
 FIRST_FAILED, SECOND_FAILED = [6, 13, 20], [3]
-ENDED = RunState.COMPLETED_WITH_FAILURES
 
 
 def variant(file: RunFile, number: int) -> RunFile:
@@ -70,15 +69,6 @@ def published(folder: Path, record: RunRecord | None = None, seed: int = 1) -> W
     world.merge(shuffled(results_of(record), seed))
     world.finish()
     return world
-
-
-def rows_of(content: bytes) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
-
-
-def manifest(world: World, run_id: str = "r1") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(world.places.manifest(run_id).read_text())
-    return found
 
 
 @pytest.mark.promise(1)
@@ -221,11 +211,6 @@ def test_a_run_that_was_broken_off_has_the_rows_that_any_model_has(tmp_path: Pat
 
 
 # Retries
-
-
-def end(world: World, run_id: str) -> None:
-    ended = world.table.runs[run_id].model_copy(update={"state": ENDED})
-    world.table.apply(run_id, ended.to_bytes())
 
 
 def retry(labels: dict[str, list[int]]) -> tuple[RunRecord, list[Result]]:
