@@ -173,6 +173,8 @@ class RunAccount:
     # How often writing them was begun, and how often it was seen to fail.
     report_starts: int = 0
     report_failures: int = 0
+    # Retries whose rows the output has taken in, in their order.
+    completed_by: list[str] = field(default_factory=list)
     timeline: Timeline = field(default_factory=Timeline)
 
     @property

@@ -22,7 +22,15 @@ from typing import Any
 from prism.messages import OutputPublished, RunState
 from prism.service import fault
 from prism.service.logs import get_logger
-from prism_merger.accounts import FileAccount, Outcome, OutputMark, RunAccount, Stage, Written
+from prism_merger.accounts import (
+    FileAccount,
+    Outcome,
+    OutputMark,
+    ReportsState,
+    RunAccount,
+    Stage,
+    Written,
+)
 from prism_merger.desk import Steps
 from prism_merger.failed_rows import write_failed_rows
 from prism_merger.families import Family, family_of
@@ -39,6 +47,7 @@ from prism_merger.shelves import SchemeRefused, Shelf, free_mark, has_bytes, she
 from prism_merger.store import RowReader, Store
 from prism_merger.verdict import Verdict
 from prism_merger.volume import NameTaken
+from prism_merger.wholes import can_be_read_again
 
 log = get_logger(__name__)
 
@@ -221,6 +230,8 @@ class Publisher:
             self._store.save_run(run)
             if parent is not None:
                 self._store.save_run(parent)
+        if parent is not None and parent.stage is Stage.TOLD:
+            self._ledger.keep(parent)  # its reports are due again
         fault.point("merger.after_published_mark", run.run_id)
         log.info(
             "run_closed",
@@ -241,10 +252,21 @@ class Publisher:
             for form, mark in run.files[unit.lead].outputs.items():
                 if family is not None and family.is_whole(mark):
                     parent.files[family.unit.lead].outputs[form] = mark
+                    self._note_retry(parent, run)
         places = self._places_of(parent)
         retries = self._retries(parent, run)
         write_manifest(parent, self._ledger.plan(parent.run_id), places, self._state(parent), retries)
         return parent
+
+    def _note_retry(self, parent: RunAccount, run: RunAccount) -> None:
+        """Make a run's reports due again: its output holds a retry's rows. Repeats itself."""
+        if run.run_id in parent.completed_by or not run.ok + run.failed:
+            return
+        if not can_be_read_again(self._ledger.plan(parent.run_id)):
+            return  # better those of the run alone than none of its rows
+        parent.completed_by.append(run.run_id)
+        parent.reports, parent.report_starts, parent.report_failures = ReportsState.DUE, 0, 0
+        parent.stage = Stage.TOLD if parent.stage is Stage.DONE else parent.stage
 
     def _retries(self, run: RunAccount, newest: RunAccount | None = None) -> list[RunAccount]:
         """Return the retries of a run that are published or withheld, in their order."""

@@ -27,9 +27,10 @@ from prism_merger.manifest import manifest
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan, Unit
 from prism_merger.publication import Publisher
-from prism_merger.reports.facts import CodedColumn, Facts, FileFacts
+from prism_merger.reports.facts import CodedColumn, Completion, Facts, FileFacts
 from prism_merger.store import Store
 from prism_merger.volume import replace_file
+from prism_merger.wholes import whole, working_s
 
 log = get_logger(__name__)
 
@@ -90,7 +91,8 @@ class Reporter:
             self._look(self._writing)
             return
         now = self._clock()
-        for run in list(self._ledger.runs.values()):
+        # Those of a retried run first: whoever waits for the retry's has both then.
+        for run in sorted(self._ledger.runs.values(), key=lambda one: not one.completed_by):
             if run.stage is Stage.TOLD and run.reports is ReportsState.DUE:
                 if not self._enabled:
                     self._settle(run, ReportsState.OFF)
@@ -150,8 +152,8 @@ class Reporter:
             writing.process.stdin.close()
         # The ledger may have been loaded again meanwhile.
         run = self._ledger.runs.get(writing.run_id)
-        if run is None or run.reports is not ReportsState.DUE:
-            return
+        if run is None or run.reports is not ReportsState.DUE or not run.report_starts:
+            return  # settled, or made due again by a retry while they were written
         if status == 0:
             fault.point("merger.after_reports_written", run.run_id)
             self._settle(run, ReportsState.WRITTEN)
@@ -198,11 +200,21 @@ class Reporter:
         plan, record = self._ledger.plan(run.run_id), self._ledger.record(run.run_id)
         places = self._places.of(plan.job)
         state: RunState | None = record.state if record is not None else None
-        return facts_of(run, plan, places, state, self._store)
+        found = [self._ledger.find(one) for one in run.completed_by]
+        return facts_of(run, plan, places, state, self._store, [one for one in found if one is not None])
 
 
-def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | None, store: Store) -> Facts:
-    """Return what the reports of a run are made from."""
+def facts_of(
+    run: RunAccount,
+    plan: RunPlan,
+    places: Places,
+    state: RunState | None,
+    store: Store,
+    retries: Sequence[RunAccount] = (),
+) -> Facts:
+    """Return what the reports of a run are made from. `retries`: whose rows its output has taken in."""
+    completed_by = [_completion(one) for one in retries]
+    run = whole(run, retries)
     files = list(_files(run, plan, places, store))
     wanted = plan.job.monitoring
     side_by_side = wanted.create_summaries and any(one.models for one in files)
@@ -216,6 +228,7 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         manifest=manifest(run, plan, places, state),
         coded=_coded(plan),
         files=files,
+        completed_by=completed_by,
         warnings=[f"prompt file: {one}" for one in plan.record.prompt.get("warnings", [])],
         missing_reason=run.missing_reason or "unknown",
         timeline=[tuple(one) for one in run.timeline.moments],
@@ -224,6 +237,17 @@ def facts_of(run: RunAccount, plan: RunPlan, places: Places, state: RunState | N
         analytics=str(places.analytics(run.run_id)) if wanted.create_analytics else None,
         report=str(places.report(run.run_id)) if wanted.create_summaries else None,
         disagreements=str(places.disagreements(run.run_id)) if side_by_side else None,
+    )
+
+
+def _completion(retry: RunAccount) -> Completion:
+    """Return what the run's reports tell of a retry."""
+    return Completion(
+        run_id=retry.run_id,
+        ok=retry.ok,
+        failed=retry.failed,
+        published_at=retry.published_at,
+        working_s=working_s(retry),
     )
 
 
@@ -248,16 +272,23 @@ def _files(run: RunAccount, plan: RunPlan, places: Places, store: Store) -> Iter
         accounts = [run.files[one.label] for one in unit.files if one.label in run.files]
         # The rows that a retry did with one model and with another are not the same.
         if unit.is_joined and not plan.record.parent and len(accounts) == len(unit.files):
-            yield _joined_facts(accounts, unit, plan, places, store)
+            yield _joined_facts(run, accounts, unit, plan, places, store)
         else:
-            yield from (_file_facts(one, plan, places, store) for one in accounts)
+            yield from (_file_facts(run, one, plan, places, store) for one in accounts)
 
 
 def _joined_facts(
-    accounts: Sequence[FileAccount], unit: Unit, plan: RunPlan, places: Places, store: Store
+    run: RunAccount,
+    accounts: Sequence[FileAccount],
+    unit: Unit,
+    plan: RunPlan,
+    places: Places,
+    store: Store,
 ) -> FileFacts:
     source = unit.files[0]
-    stored = bool(source.columns) and any(store.has_rows(one.file_id) for one in accounts)
+    stored = (
+        bool(source.columns) and not run.completed_by and any(store.has_rows(one.file_id) for one in accounts)
+    )
     header = render_line(plan.columns(unit), source.delimiter).encode()
     return FileFacts(
         label=unit.label,
@@ -274,9 +305,9 @@ def _joined_facts(
     )
 
 
-def _file_facts(file: FileAccount, plan: RunPlan, places: Places, store: Store) -> FileFacts:
+def _file_facts(run: RunAccount, file: FileAccount, plan: RunPlan, places: Places, store: Store) -> FileFacts:
     source = plan.file(file.label)
-    stored = bool(source.columns) and store.has_rows(file.file_id)
+    stored = bool(source.columns) and not run.completed_by and store.has_rows(file.file_id)
     header = plan.renderers[file.label].header if file.label in plan.renderers else b""
     return FileFacts(
         label=file.label,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from prism_merger.recovery import adopt_published
 from prism_merger.reporting import COMMAND, MOST_FAILURES, MOST_STARTS, Reporter
 from prism_merger.reports.__main__ import main
 from tests.unit.merger.report_world import Row, facts, finished, merged
+from tests.unit.merger.test_retries import again, parent, retried, retry_record
 from tests.unit.merger.world import World
 
 ROWS: list[Row] = [("m", ("Other", "good", "x")), ("n", None)] * 20
@@ -42,12 +44,14 @@ class Desk:
         self.world = world
         self.clock = Clock()
         self.told: list[ReportsState] = []
+        self.told_of: list[str] = []
         self.reporter = Reporter(
             world.store, world.ledger, world.places, world.publisher, self._tell, self.clock, enabled, command
         )
 
     def _tell(self, run: RunAccount) -> None:
         self.told.append(run.reports)
+        self.told_of.append(run.run_id)
 
     @property
     def run(self) -> RunAccount:
@@ -258,3 +262,67 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# After a retry
+
+FAILING = [6, 13, 20]  # as world's results have it: every seventh row
+
+
+def told_parent(folder: Path, job: dict[str, Any] | None = None) -> Desk:
+    """A run with failed rows whose reports are written and whose rows are gone from the store."""
+    desk = Desk(parent(folder, job))
+    desk.turn_until(settled(desk))
+    store, run = desk.world.store, desk.run
+    run.stage = Stage.DONE
+    with store.transaction():
+        while any(store.drop_rows(one.file_id, 100) for one in run.files.values()):
+            pass
+        store.save_run(run)
+    desk.world.ledger.release(run)
+    return desk
+
+
+def both_settled(desk: Desk) -> Callable[[], bool]:
+    def all_are() -> bool:
+        runs = [desk.world.ledger.find(one) for one in ("r1", "r1.r1")]
+        return all(one is not None and one.reports is not ReportsState.DUE for one in runs)
+
+    return all_are
+
+
+def summary_of(world: World, run_id: str = "r1") -> str:
+    return (world.places.summary(run_id)).read_text()
+
+
+@pytest.mark.promise(1)
+def test_after_a_retry_a_runs_reports_tell_of_its_whole_output(tmp_path: Path) -> None:
+    desk = told_parent(tmp_path)
+    assert "22 ok, 3 failed" in summary_of(desk.world)
+    retried(desk.world, retry_record(1, 3), again(retry_record(1, 3), FAILING, failing=(13,)))
+    desk.turn_until(both_settled(desk))
+    whole = summary_of(desk.world)
+    assert "25 rows: 24 ok, 1 failed" in whole
+    assert "What the rows say is left out" not in whole
+    assert "completed by" in whole
+    assert "r1.r1: 2 of 3 answers" in whole
+    assert "3 rows: 2 ok, 1 failed" in summary_of(desk.world, "r1.r1")
+    # The reports of the run first: whoever waits for the retry's has both.
+    assert desk.told_of[-2:] == ["r1", "r1.r1"]
+
+
+def test_a_retry_that_ends_while_reports_are_written_has_them_written_again(tmp_path: Path) -> None:
+    desk = Desk(parent(tmp_path))
+    desk.reporter.turn()  # begins with the rows as they were
+    retried(desk.world, retry_record(1, 3), again(retry_record(1, 3), FAILING))
+    desk.turn_until(both_settled(desk))
+    assert "25 rows: 25 ok." in summary_of(desk.world)
+
+
+def test_where_no_csv_has_all_rows_the_reports_of_the_run_alone_stay(tmp_path: Path) -> None:
+    desk = told_parent(tmp_path, {"output": {"checkpoints": {"interval": "7"}, "formats": ["jsonl"]}})
+    before = summary_of(desk.world)
+    retried(desk.world, retry_record(1, 3), again(retry_record(1, 3), FAILING))
+    desk.turn_until(both_settled(desk))
+    assert summary_of(desk.world) == before
+    assert desk.run.completed_by == []

@@ -70,8 +70,18 @@ class FileFacts(Part):
         return ordinal + 1
 
 
+class Completion(Part):
+    """A retry whose rows the run's output has taken in; `working_s`: from its first to its last result."""
+
+    run_id: str
+    ok: int
+    failed: int
+    published_at: str = ""
+    working_s: float = 0.0
+
+
 class Facts(Part):
-    """One run. `manifest` is its `run_manifest.json`; paths are absolute.
+    """One run. `manifest` is its `run_manifest.json`, with what retries did counted in; paths are absolute.
 
     `coded`: where every model does every row, each column once for each model, as the output has them.
     `disagreements`: only where models' answers stand side by side.
@@ -79,6 +89,7 @@ class Facts(Part):
 
     run_id: str
     parent: str = ""
+    completed_by: list[Completion] = []
     description: str = ""
     batch_size: int = 0
     retries: int = 0

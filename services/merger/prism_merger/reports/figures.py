@@ -92,7 +92,7 @@ def figures(facts: Facts) -> Figures:
         model_seconds=manifest["model_seconds"],
         parts=sum(one["parts"] for one in manifest["files"]),
         total_s=_between(times, "accepted_at", "published_at"),
-        working_s=_between(times, "first_result_at", "merged_at"),
+        working_s=_working(facts, times),
         cost=cost.get("amount"),
         currency=cost.get("currency", ""),
     )
@@ -203,6 +203,12 @@ def _between(times: dict[str, Any], first: str, last: str) -> float | None:
     return max(
         0.0, (datetime.fromisoformat(times[last]) - datetime.fromisoformat(times[first])).total_seconds()
     )
+
+
+def _working(facts: Facts, times: dict[str, Any]) -> float | None:
+    """Return the time from first to last result, that of the retries besides."""
+    own = _between(times, "first_result_at", "merged_at")
+    return None if own is None else own + sum(one.working_s for one in facts.completed_by)
 
 
 def _ratio(count: int, by: float | None) -> float | None:

@@ -94,6 +94,9 @@ def settings(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "description", one_line(facts.description, 300)
     if facts.parent:
         yield "retries the failed rows of", facts.parent
+    for one in facts.completed_by:
+        rows = f"{number(one.ok)} of {number(one.ok + one.failed)} answers"
+        yield "completed by", f"{one.run_id}: {rows}, {moment(one.published_at)}"
     yield "model", ", ".join(manifest["models"]) or manifest["model_name"] or "–"
     for digest in manifest["model_digests"]:
         yield "model digest", str(digest)
