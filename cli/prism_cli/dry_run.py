@@ -18,6 +18,7 @@ from prism.messages import RunFile, RunRecord, RunState, UriSource
 from prism.modelserver import AccessRefused, Endpoint
 from prism.runs.forecast import forecast
 from prism.runs.job import Job, read_job
+from prism.runs.models import recorded_entries
 from prism.runs.ranges import RowRanges
 from prism.service.settings import load
 from prism_cli import connection as connections
@@ -62,13 +63,6 @@ class Plan:
     # None: the job's prompt file is read beside the job.
     prompt: dict[str, Any] | None = None
 
-    @property
-    def model_entry(self) -> dict[str, Any]:
-        """What `models.json` says of the model that the job names, as it would stand in the run."""
-        if self.job.model.only is None:
-            return {}
-        return self.known.catalogue.entry(self.job.model.only).model_dump(mode="json", exclude_defaults=True)
-
     def record(self, file: RunFile, prompt: Mapping[str, Any]) -> RunRecord:
         """Return the run that the file would be."""
         return RunRecord(
@@ -78,8 +72,8 @@ class Plan:
             job_name=self.job_name,
             job=self.fields,
             prompt=dict(prompt),
-            model_entry=self.model_entry,
             files=[file],
+            **recorded_entries(self.known.catalogue, self.job.model),
         )
 
     def places(self) -> tuple[Endpoint, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prism.messages import RunFile, RunRecord, UriSource
 from prism.runs.job import JobRefused
 from prism_cli import dry_run, fleet_file
 from prism_cli.arguments import parser
@@ -77,6 +78,10 @@ def test_without_a_fleet_it_is_the_environment() -> None:
     assert dry_run.make_plan(options(), {}).model is None
 
 
+def recorded(plan: dry_run.Plan) -> RunRecord:
+    return plan.record(RunFile(label="j", filename="j.csv", source=UriSource(uri="file:///x"), sha256=""), {})
+
+
 def test_the_fleet_of_this_folder_goes_before_the_environment(fleet: FleetFile) -> None:
     environ = {"OLLAMA_HOST": "127.0.0.1:5", "OLLAMA_MODEL": "from-environment"}
     plan = dry_run.make_plan(options(), environ)
@@ -102,13 +107,21 @@ def test_the_jobs_model_goes_before_all_and_to_its_own_servers(fleet: FleetFile)
         ("http://a/v1", "k"),
         ("http://b/v1", "k"),
     ]
-    assert plan.model_entry["base_url"] == ["http://a/v1", "http://b/v1"]
+    assert recorded(plan).model_entry["base_url"] == ["http://a/v1", "http://b/v1"]
+
+
+def test_each_of_several_models_has_its_entry() -> None:
+    folder = jobs(big=OPENAI)
+    (folder / "j.yaml").write_text("model: {names: [big, other], mode: split}\n")
+    entries = recorded(dry_run.make_plan(options(), {"A_KEY": "k"})).model_entries
+    assert entries["big"]["base_url"] == ["http://a/v1", "http://b/v1"]
+    assert set(entries) == {"big", "other"}
 
 
 def test_a_job_without_a_model_is_the_default_servers_whatever_models_json_says() -> None:
     jobs(big=OPENAI)
     plan = dry_run.make_plan(options(), {"OLLAMA_MODEL": "big"})
-    assert (plan.model, plan.model_entry) == ("big", {})
+    assert (plan.model, recorded(plan).model_entry) == ("big", {})
     assert [one.backend for one in plan.places()] == ["ollama"]
 
 
