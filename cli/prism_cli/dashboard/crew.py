@@ -13,16 +13,20 @@ from prism_cli.dashboard.cells import DIM, both_ends, fit, folded, left, line, r
 from prism_cli.dashboard.history import silent_workers
 from prism_cli.dashboard.picture import Picture, Server
 
+_STATE_CELLS = 6
+
 
 def workers(picture: Picture, width: int) -> list[Text]:
     """Return a head and a row for each worker; the silent ones first, in red."""
     if not picture.workers:
         return [line((one, "red")) for one in folded("no model worker is running: start one", width)]
     shown = sorted(picture.workers, key=lambda one: (not one.lost, _natural(one.heartbeat.worker_id)))
-    name_cells = widest((one.heartbeat.worker_id for one in shown), 6, max(8, width // 4))
     wide = width >= 100
     cells = _columns(wide)
-    state_cells = max(6, width - name_cells - sum(cells.values()) - len(cells) - 1)
+    room = width - sum(cells.values()) - len(cells) - 1
+    most = max(8, min(width // 4, room - _STATE_CELLS))
+    name_cells = widest((one.heartbeat.worker_id for one in shown), 6, most)
+    state_cells = max(_STATE_CELLS, room - name_cells)
     heads = [left("worker", name_cells), left("state", state_cells)]
     lines = [line((" ".join([*heads, *(right(name, size) for name, size in cells.items())]), f"bold {DIM}"))]
     for one in shown:

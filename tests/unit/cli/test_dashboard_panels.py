@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
@@ -70,6 +70,7 @@ def shown(lines: list[Text]) -> str:
 
 @settings(deadline=None, max_examples=60)
 @given(text=hostile, width=st.integers(1, 220), number=st.integers(0, 10**12))
+@example(text="名" * 40, width=72, number=0)
 def test_nobodys_text_breaks_a_line(text: str, width: int, number: int) -> None:
     name = text or "x"
     beat: dict[str, Any] = {
