@@ -21,6 +21,11 @@ from prism_model_worker.contexts import RunContext
 from prism_model_worker.endpoints import Lease, ServerGroup
 from prism_model_worker.requests.task import RequestTask
 
+# Less than the group's session (6 s): who was silent for so long may have lost its partitions.
+STANDSTILL_S = 4.0
+# librdkafka looks once a second whether its session has ended, and tells at the next poll.
+DOUBT_S = 2.0
+
 
 @dataclass(slots=True)
 class Group:
@@ -174,6 +179,10 @@ class TaskQueue:
     call. One of the waiting callers watches the clock for all: hundreds that wake up together would find
     one permit. `wake` must be called when a gate opens. A lane that looks for the task that kills its
     process reserves the queue: then nothing of the other lane is begun, and what dies, dies alone.
+
+    A process that stood still (SIGSTOP, a machine that slept) has lost its partitions, and its callers may
+    wake up before its owner thread has heard so. So no batch is begun while the owner has not turned for
+    STANDSTILL_S, nor for DOUBT_S after that: in that time it is told what it has lost.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -184,6 +193,8 @@ class TaskQueue:
         self._working: dict[int, Task] = {}
         self._reserved: Lane | None = None
         self._alarm_at = math.inf
+        self._turned_at: float | None = None
+        self._in_doubt_until = -math.inf
         self._closed = False
 
     def put(self, task: Task, delay_s: float = 0.0) -> None:
@@ -243,11 +254,29 @@ class TaskQueue:
         waits: list[float] = []
         now = self._clock()
         for lane, heap in self._heaps.items():
-            if heap and self._reserved in (None, lane):
+            if heap and self._reserved in (None, lane) and self._is_sure(lane, now, waits):
                 found = self._pick(heap, now, full, waits)
                 if found is not None:
                     return found, None
         return None, min(waits, default=None)
+
+    def owner_turned(self) -> None:
+        """Note that the owner thread is there: it goes through its partitions' news at each turn."""
+        now = self._clock()
+        with self._condition:
+            if self._turned_at is not None and now - self._turned_at > STANDSTILL_S:
+                self._in_doubt_until = now + DOUBT_S
+                self._condition.notify()  # somebody has to watch the clock
+            self._turned_at = now
+
+    def _is_sure(self, lane: Lane, now: float, waits: list[float]) -> bool:
+        """Return whether a lane's tasks are known to be still ours."""
+        if lane is Lane.REQUESTS or self._turned_at is None:
+            return True
+        if now < self._in_doubt_until:
+            waits.append(self._in_doubt_until - now)
+            return False
+        return now - self._turned_at <= STANDSTILL_S
 
     def _pick(
         self, heap: list[_Entry], now: float, full: set[tuple[int, str]], waits: list[float]

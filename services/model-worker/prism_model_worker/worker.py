@@ -158,6 +158,7 @@ class Worker:
         self._membership.commit_if_due()
         self._mind_the_servers()
         self._heartbeat_if_due()
+        self._tasks.owner_turned()
         self._check()
 
     def _check(self) -> None:
@@ -370,6 +371,7 @@ class Worker:
         ):
             self._collect(0.02)
             self._producer.poll(0)
+            self._tasks.owner_turned()
         self._collect(0.0)
         # Not a flush: heartbeats may wait for a broker that is away.
         deadline = max(deadline, self._clock() + 0.5)

@@ -13,7 +13,7 @@ from prism.modelserver.errors import AwayReason, ServerAway
 from prism_model_worker.callers import Callers
 from prism_model_worker.endpoints import Endpoint, ServerGroup
 from prism_model_worker.requests.task import RequestTask
-from prism_model_worker.tasks import BatchTask, Group, Lane, Task, TaskQueue
+from prism_model_worker.tasks import DOUBT_S, STANDSTILL_S, BatchTask, Group, Lane, Task, TaskQueue
 from tests.unit.worker.requests.samples import request, text_body
 from tests.unit.worker.world import (
     MODEL,
@@ -309,3 +309,40 @@ def test_an_error_that_nobody_foresaw_ends_the_process_and_not_a_thread() -> Non
     await_true(lambda: callers.broken is not None, "the caller says that it is broken")
     assert isinstance(callers.broken, RuntimeError)
     tasks.close()
+
+
+@pytest.mark.promise(5)
+@pytest.mark.promise(6)
+def test_after_a_standstill_no_batch_is_begun_before_the_owner_knows_what_is_lost(
+    tasks: TaskQueue, clock: Clock
+) -> None:
+    tasks.owner_turned()
+    lost, kept, request = task(), task(), request_task()
+    lost.partition = 1
+    tasks.put(lost)
+    tasks.put(kept)
+    clock.now += STANDSTILL_S + 0.1
+    assert next_of(tasks) is None, "a caller that wakes up first"
+    tasks.put(request)
+    assert next_of(tasks) is request, "nobody else may have begun a request"
+    tasks.owner_turned()
+    assert next_of(tasks) is None
+    tasks.discard(1)
+    clock.now += DOUBT_S
+    tasks.owner_turned()
+    assert next_of(tasks) is kept
+
+
+def test_callers_that_waited_for_the_owner_go_on_by_themselves() -> None:
+    tasks = TaskQueue(time.monotonic)
+    tasks.owner_turned()
+    tasks._turned_at = time.monotonic() - STANDSTILL_S - 1
+    one = task()
+    tasks.put(one)
+    found: list[Task | None] = []
+    thread = threading.Thread(target=lambda: found.append(taken(tasks)), daemon=True)
+    thread.start()
+    await_true(lambda: len(tasks._condition._waiters) == 1, "it waits")  # type: ignore[attr-defined]
+    tasks.owner_turned()
+    thread.join(DOUBT_S + 5)
+    assert found == [one]
