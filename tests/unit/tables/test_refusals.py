@@ -108,9 +108,10 @@ def test_too_many_columns(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_utf8_are_found_far_into_the_file(tmp_path: Path) -> None:
-    path = written(tmp_path, H + b"".join(b"%d,a\n" % n for n in range(200_000)) + b"x,\xff\n")
+    rows = 20_000  # of 2 MB: beyond what is read at once
+    path = written(tmp_path, H + b"".join(b"%d,%b\n" % (n, b"a" * 100) for n in range(rows)) + b"x,\xff\n")
     refused = refusal(path)
-    assert (refused.reason, refused.line, refused.column) == (FileReason.NOT_UTF8, 200_002, 3)
+    assert (refused.reason, refused.line, refused.column) == (FileReason.NOT_UTF8, rows + 2, 3)
 
 
 @pytest.mark.parametrize("kind", ["missing", "below a file", "folder", "pipe", "device", "socket", "NUL"])
