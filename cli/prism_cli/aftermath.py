@@ -46,8 +46,16 @@ class Aftermath:
         self._tell = tell
 
     def after(self, view: RunView) -> int:
-        """Return the exit code of an ended run; a retry's, if its rows are done again."""
-        view = self._await_reports(view)
+        """Return the exit code of an ended run; a retry's, if its rows are done again.
+
+        Raises KeyboardInterrupt when somebody leaves; the run has been told then.
+        """
+        try:
+            view = self._await_reports(view)
+        except KeyboardInterrupt:
+            self._tell(self._connection, view, self._options)
+            say(f"its summary comes by itself; see it: prism summary {view.run_id}")
+            raise
         code = self._tell(self._connection, view, self._options)
         choice = self._choice(view)
         if choice == "leave":

@@ -95,3 +95,27 @@ def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stdin", io.StringIO("r\n"))
     assert person.sees_the_end() == 6
     assert person.begun == []
+
+
+def test_who_leaves_while_reports_are_written_is_told_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(_: float) -> None:
+        raise KeyboardInterrupt
+
+    ended = view("r", failed=0, published=True)
+    told: list[Any] = []
+
+    def tell(_: object, run: object, __: object) -> int:
+        told.append(run)
+        return 0
+
+    ended.progress.reports = None
+    monkeypatch.setattr(aftermath, "reported", lambda _: False)
+    board = cast(Any, SimpleNamespace(poll=pressed, run=lambda _: ended))
+    nothing = cast(Any, SimpleNamespace(data_dir=Path()))
+    after = Aftermath(nothing, board, cast(Any, None), Namespace(), tell)
+    with pytest.raises(KeyboardInterrupt):
+        after.after(ended)
+    assert told == [ended]
+    assert "prism summary r" in capsys.readouterr().err
