@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from prism.messages import intake
+from prism.messages import intake, topics
 from prism.service.settings import Schemes, ServiceSettings, port_field, schemes_field
 
 GIB = 1024**3
@@ -31,7 +31,7 @@ class IngestorSettings(ServiceSettings):
         json_schema_extra={"allowed": "a group name"},
     )
     worker_group: str = Field(
-        default="prism-model-worker",
+        default=topics.WORKER_GROUP,
         min_length=1,
         validation_alias="CONSUMER_GROUP",
         description="Kafka group of the model workers: what it committed tells lost batches from slow ones.",

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
+from prism.messages import topics
 from prism.messages.topics import MIB, TopicSpec
 from prism.modelserver.cloud import CLOUD_HOST
 from prism.modelserver.ollama import base_url
@@ -54,7 +55,7 @@ class WorkerSettings(ServiceSettings):
         json_schema_extra={"allowed": "letters, digits, `.`, `_`, `-`"},
     )
     consumer_group: str = Field(
-        default="prism-model-worker",
+        default=topics.WORKER_GROUP,
         min_length=1,
         validation_alias="CONSUMER_GROUP",
         description="Kafka group of all workers that share the batches.",
@@ -136,7 +137,7 @@ class WorkerSettings(ServiceSettings):
     )
 
     request_topic: str = Field(
-        default="eater-send-photo",
+        default=topics.REQUEST_TOPIC,
         validation_alias="LOCAL_MODEL_KAFKA_TOPIC",
         description="Topic of photo and text requests. Empty: this worker answers none.",
         json_schema_extra={"allowed": "a topic's name", "may_be_empty": True},
@@ -149,14 +150,14 @@ class WorkerSettings(ServiceSettings):
         json_schema_extra={"allowed": "a group name", "may_be_empty": True},
     )
     photo_reply_topic: str = Field(
-        default="photo-analysis-response",
+        default=topics.PHOTO_REPLY_TOPIC,
         min_length=1,
         validation_alias="PRISM_PHOTO_REPLY_TOPIC",
         description="Topic of the replies to requests with a photo.",
         json_schema_extra={"allowed": "a topic's name"},
     )
     text_reply_topic: str = Field(
-        default="gemini-response",
+        default=topics.TEXT_REPLY_TOPIC,
         min_length=1,
         validation_alias="PRISM_TEXT_REPLY_TOPIC",
         description="Topic of the replies to requests without a photo.",
@@ -221,7 +222,7 @@ class WorkerSettings(ServiceSettings):
     def request_group(self) -> str:
         """Kafka group of the request lane."""
         own = self.consumer_group if "consumer_group" in self.model_fields_set else ""
-        return self.group_id or own or "models-processor-group"
+        return self.group_id or own or topics.REQUEST_GROUP
 
 
 def lane_settings(settings: WorkerSettings, dead_letter: str, source: str) -> LaneSettings:

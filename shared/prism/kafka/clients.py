@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from prism.kafka.errors import BrokerAway, BrokerFatal, is_fatal
-from prism.messages.topics import FRAMING_BYTES, INTAKE_MAX_BYTES
+from prism.messages.topics import FRAMING_BYTES, INTAKE_MAX_BYTES, READER_GROUP
 
 _COMMON: dict[str, str | int | bool] = {
     # Come back soon after a broker's restart; the default waits up to 10 s.
@@ -104,8 +104,9 @@ class KafkaSettings:
     def reader(self, on_error: Callable[[KafkaError], None], **extra: object) -> Consumer:
         """Return a consumer for manual assignment that never commits."""
         defaults = {
-            # librdkafka wants a group id even where nothing joins a group.
-            "group.id": f"{self.client_id}.reader",
+            # librdkafka wants a group id even where nothing joins a group, and asks for its coordinator:
+            # one name for all, so that an ACL can name it.
+            "group.id": READER_GROUP,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",

@@ -11,6 +11,15 @@ INTAKE_MAX_BYTES = 16 * MIB
 RESULT_MAX_BYTES = 16 * MIB
 FRAMING_BYTES = 64 * 1024
 
+# The defaults of CONSUMER_GROUP, KAFKA_GROUP_ID, LOCAL_MODEL_KAFKA_TOPIC and the two reply topics.
+WORKER_GROUP = "prism-model-worker"
+REQUEST_GROUP = "models-processor-group"
+REQUEST_TOPIC = "eater-send-photo"
+PHOTO_REPLY_TOPIC = "photo-analysis-response"
+TEXT_REPLY_TOPIC = "gemini-response"
+# Of consumers that join no group and never commit: librdkafka wants a group's name of them all the same.
+READER_GROUP = "prism-reader"
+
 # By need: no time limit, no size limit; the reader deletes what no unpublished run needs.
 _BY_NEED = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _COMPACT = {"cleanup.policy": "compact"}
