@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from confluent_kafka.admin import AdminClient
 
 from prism_embedded import child
 from prism_embedded.broker_files import BrokerFiles, Ports
+from prism_embedded.broker_security import BrokerSecurity
 from prism_embedded.errors import EmbeddedError
 from prism_embedded.kafka_jars import find_java, kafka_jars
 from prism_embedded.loopback import HOST
@@ -52,6 +54,8 @@ class EmbeddedBroker:
     :param port: the client port; None: the one of the last start, or a free one.
     :param heap_mb: the JVM's heap (`-Xmx`), in MiB.
     :param clock: seconds, monotonic; decides about timeouts.
+    :param users: with any, the broker is secured: TLS, these users, and nothing but what ACLs allow. The
+        first one may do everything. Fixed at the first start of the data folder.
     """
 
     def __init__(
@@ -60,8 +64,11 @@ class EmbeddedBroker:
         port: int | None = None,
         heap_mb: int = 512,
         clock: Callable[[], float] = time.monotonic,
+        users: Sequence[str] = (),
     ) -> None:
         self._files = BrokerFiles(Path(data_dir).absolute())
+        # Certificates and passwords; None: plain text, and everybody may do everything.
+        self.security = BrokerSecurity(self._files.folder / "security", users) if users else None
         self._wanted_port = port
         self._heap_mb = heap_mb
         self._clock = clock
@@ -75,6 +82,13 @@ class EmbeddedBroker:
         if self._ports is None:
             raise BrokerError("the broker was never started, so it has no address yet; call start() first")
         return f"{HOST}:{self._ports.client}"
+
+    @property
+    def mutual(self) -> str:
+        """Where a secured broker listens for clients with certificates, known from the first start on."""
+        if self._ports is None or not self._ports.mutual:
+            raise BrokerError("the broker takes no certificates; give it users, and call start() first")
+        return f"{HOST}:{self._ports.mutual}"
 
     @property
     def pid(self) -> int | None:
@@ -102,8 +116,10 @@ class EmbeddedBroker:
         java = [str(find_java()), "-cp", os.pathsep.join(str(jar) for jar in kafka_jars())]
         self._own_folder()
         try:
-            self._ports = self._files.take_ports(self._ports.client if self._ports else self._wanted_port)
-            self._files.write_settings(self._ports)
+            wanted = self._ports.client if self._ports else self._wanted_port
+            self._ports = self._files.take_ports(wanted, self.security is not None)
+            self._secure()
+            self._files.write_settings(self._ports, self.security)
             self._format(java)
             self._process = self._spawn(java)
             self._await_ready(timeout_s)
@@ -169,12 +185,22 @@ class EmbeddedBroker:
             self._lock.close()
             self._lock = None
 
+    def _secure(self) -> None:
+        # Users are made by the format: a folder stays what it was then.
+        secured = (self._files.folder / "security").exists()
+        if not self._files.needs_format() and secured != (self.security is not None):
+            state = "secured" if secured else "not secured"
+            raise BrokerError(f"the broker of {self._files.folder} is {state}; choose another data folder")
+        if self.security is not None:
+            self.security.prepare()
+
     def _format(self, java: Sequence[str]) -> None:
         if not self._files.needs_format():
             return
         flags = ["-Xmx128m", *JVM_FLAGS, self._log4j_option()]
         tool = ["kafka.tools.StorageTool", "format", "-t", self._files.cluster_id()]
-        command = [*java, *flags, *tool, "-c", str(self._files.properties)]
+        users = self.security.scram_options() if self.security else []
+        command = [*java, *flags, *tool, "-c", str(self._files.properties), *users]
         with self._files.out.open("wb") as out:
             process = child.spawn(command, out)
             try:
@@ -208,8 +234,9 @@ class EmbeddedBroker:
         while not _listens(self._ports.client):
             self._check_start(deadline, timeout_s)
             time.sleep(_POLL_S)
+        known = self.security.client_properties(self.security.users[0]) if self.security else {}
         client = AdminClient(
-            {"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.ms": 20}
+            {"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.ms": 20, **known}
         )
         while not _answers(client):
             self._check_start(deadline, timeout_s)
@@ -229,6 +256,15 @@ class EmbeddedBroker:
         )
 
 
+class _ForPeople(EmbeddedBroker):
+    """A broker that leaves each of its users what is needed to come to it."""
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        super().start(timeout_s)
+        if self.security is not None:
+            self.security.write_environments(self.bootstrap, self.mutual)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`prism-embedded-broker`: a broker in the foreground, restarted when it dies."""
     parser = argparse.ArgumentParser(
@@ -239,13 +275,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True, help="where the broker keeps everything")
     parser.add_argument("--port", type=int, help="client port (default: the last one, or a free one)")
     parser.add_argument("--heap-mb", type=int, default=512, help="the JVM's heap in MiB (default: 512)")
+    parser.add_argument(
+        "--users",
+        type=_users,
+        default=(),
+        metavar="ADMIN[,NAME…]",
+        help="secured: TLS, these users, and nothing but what ACLs allow; the first one may do everything. "
+        "Each one's settings are written to DATA_DIR/security/NAME.env",
+    )
     options = parser.parse_args(arguments)
-    broker = EmbeddedBroker(options.data_dir, options.port, options.heap_mb)
+    broker = _ForPeople(options.data_dir, options.port, options.heap_mb, users=options.users)
     try:
         return supervise(broker, sys.stdout, sys.stderr)
     except EmbeddedError as error:
         sys.stderr.write(f"prism-embedded-broker: {error}\n")
         return EXIT_FAILED
+
+
+def _users(text: str) -> tuple[str, ...]:
+    names = tuple(one.strip() for one in text.split(","))
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", one) for one in names):
+        raise argparse.ArgumentTypeError(f"{text!r}: names of letters, digits, '.', '_', '-', by commas")
+    return tuple(dict.fromkeys(names))
 
 
 def _warm_up(client: AdminClient) -> None:

@@ -8,6 +8,7 @@ server.properties   written at each start
 log4j2.properties   written at each start
 logs/broker.log     Kafka's log (WARN and worse, and start and stop), 10 MB × 3
 logs/broker.out     what the JVM itself prints
+security/           of a secured broker: certificates and passwords (see `broker_security`)
 .lock               held while a broker of this folder is owned by a process
 """
 
@@ -16,9 +17,10 @@ import json
 import re
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from prism_embedded.broker_security import BrokerSecurity
 from prism_embedded.errors import EmbeddedError
 from prism_embedded.loopback import HOST, becomes_free, free_port, is_free
 
@@ -29,10 +31,11 @@ MESSAGE_MAX_BYTES = 17 * 1024 * 1024  # prism.intake takes 16 MiB, and a record 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the broker listens, all on the loopback."""
+    """Where the broker listens, all on the loopback; `mutual`: a secured one, for certificates."""
 
     client: int
     controller: int
+    mutual: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +72,21 @@ class BrokerFiles:
     def lock(self) -> Path:
         return self.folder / ".lock"
 
-    def write_settings(self, ports: Ports) -> None:
+    def write_settings(self, ports: Ports, security: BrokerSecurity | None = None) -> None:
         """Write `server.properties` and `log4j2.properties`."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.properties.write_text(server_properties(self.kafka, ports))
+        # Key stores' passwords stand in it.
+        self.properties.touch(mode=0o600)
+        self.properties.write_text(server_properties(self.kafka, ports, security))
         self.log4j.write_text(_LOG4J.format(log=_escaped(self.log)))
 
-    def take_ports(self, wanted: int | None) -> Ports:
+    def take_ports(self, wanted: int | None, mutual: bool = False) -> Ports:
         """The ports to start with: those of the last start, or free ones.
 
         The controller's port is nobody's but the broker's own, so it may change when it is taken.
 
         :param wanted: the client port asked for; None: the last one, or any.
+        :param mutual: whether a port for clients with certificates is wanted, too.
         :raises EmbeddedError: the client port is taken.
         """
         last = self._last_ports()
@@ -94,13 +100,17 @@ class BrokerFiles:
         controller = last.controller if last and last.controller != client else 0
         if not controller or not is_free(controller):
             controller = free_port(frozenset({client}))
-        (self.folder / "ports.json").write_text(json.dumps({"client": client, "controller": controller}))
-        return Ports(client, controller)
+        second = (last.mutual if last else 0) if mutual else 0
+        if mutual and (second in (0, client, controller) or not becomes_free(second, _PREDECESSOR_S)):
+            second = free_port(frozenset({client, controller}))
+        ports = Ports(client, controller, second)
+        (self.folder / "ports.json").write_text(json.dumps(asdict(ports)))
+        return ports
 
     def _last_ports(self) -> Ports | None:
         try:
             found = json.loads((self.folder / "ports.json").read_text())
-            return Ports(int(found["client"]), int(found["controller"]))
+            return Ports(int(found["client"]), int(found["controller"]), int(found.get("mutual", 0)))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -150,14 +160,29 @@ def new_cluster_id() -> str:
             return text
 
 
-def server_properties(log_folder: Path, ports: Ports) -> str:
+def server_properties(log_folder: Path, ports: Ports, security: BrokerSecurity | None = None) -> str:
     """The text of Kafka's `server.properties` for one node on the loopback."""
+    client, controller = f"{HOST}:{ports.client}", f"{HOST}:{ports.controller}"
     lines = {
-        "controller.quorum.voters": f"1@{HOST}:{ports.controller}",
-        "listeners": f"CLIENT://{HOST}:{ports.client},CONTROLLER://{HOST}:{ports.controller}",
-        "advertised.listeners": f"CLIENT://{HOST}:{ports.client}",
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"CLIENT://{client},CONTROLLER://{controller}",
+        "advertised.listeners": f"CLIENT://{client}",
+        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "CLIENT",
         "log.dirs": _escaped(log_folder),
     }
+    if security is not None:
+        mutual = f"{HOST}:{ports.mutual}"
+        lines |= {
+            "listeners": f"CLIENT://{client},MUTUAL://{mutual},CONTROLLER://{controller}",
+            "advertised.listeners": f"CLIENT://{client},MUTUAL://{mutual}",
+            "listener.security.protocol.map": "CLIENT:SASL_SSL,MUTUAL:SSL,CONTROLLER:SSL",
+            "inter.broker.listener.name": "MUTUAL",
+            **{
+                name: _escaped(Path(value)) if name.endswith(".location") else value
+                for name, value in security.server_properties().items()
+            },
+        }
     return _FIXED + "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
@@ -182,8 +207,6 @@ def _tail(path: Path, size: int = 64_000) -> list[str]:
 _FIXED = f"""\
 process.roles=broker,controller
 node.id=1
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
 
 # One node: nothing can be replicated.
