@@ -1,6 +1,10 @@
 """What every message has in common: JSON, a schema version, and tolerance of unknown fields.
 
-Unknown fields are ignored, so that two versions of a service can run side by side during a roll.
+Two versions of a service run side by side during a roll, and after one that was taken back. So a message
+changes by additions only: unknown fields are ignored, new ones have a default, and what was released keeps
+its meaning. `schema_version` rises with an addition that a reader may want to know of; no reader refuses a
+higher one, for what it would bury or wait for is somebody's rows. What cannot be said by an addition gets a
+topic of its own. (`tests/unit/messages/test_schema_versions.py` holds today's messages against each release.)
 """
 
 from typing import Self
@@ -39,4 +43,19 @@ class Message(Part):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(step) for step in first["loc"]) or "the value"
-            raise BadMessage(f"not a {cls.__name__}: {where}: {first['msg']}") from None
+            raise BadMessage(f"not a {cls.__name__}: {where}: {first['msg']}{_newer(value)}") from None
+
+
+class _Version(Part):
+    schema_version: int = 0
+
+
+def _newer(value: bytes) -> str:
+    """Return a hint where a message that cannot be read is of a newer version."""
+    try:
+        version = _Version.model_validate_json(value).schema_version
+    except ValidationError:
+        return ""
+    if version <= SCHEMA_VERSION:
+        return ""
+    return f" (schema_version {version}, this service knows {SCHEMA_VERSION}: update it)"
