@@ -26,6 +26,9 @@ _INTRODUCTION = """# Settings
 Made by `make schemas` from the services' settings classes; do not edit. Every setting is an environment
 variable (or a line of `.env`). A wrong one stops the service at once, with its name, its value and what is
 allowed. Any librdkafka property passes through as `KAFKA_…`: `KAFKA_SASL_PASSWORD` is `sasl.password`.
+
+A secret `NAME`, each `KAFKA_…` and each key that `models.json` names (`api_key_env`) may come as a file:
+`NAME_FILE=/run/secrets/name`. The value is the file's text without the line break at its end.
 """
 
 

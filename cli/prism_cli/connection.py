@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 
 from prism.kafka.clients import KafkaSettings, first_contact
 from prism.messages import Topics
+from prism.service.secret_files import SecretEnvironment
 from prism.service.settings import ServiceSettings, load
 from prism_cli import fleet_file
 from prism_cli.exits import BROKER_AWAY, CommandFailed
@@ -39,10 +40,10 @@ class Connection:
         return self.kafka.bootstrap
 
 
-def environment() -> dict[str, str]:
-    """Return the environment with `./.env` below it, as the services see it."""
+def environment() -> Mapping[str, str]:
+    """Return the environment with `./.env` below it and secrets from files, as the services see it."""
     from_file = {name: value for name, value in dotenv_values(".env", interpolate=False).items() if value}
-    return {**from_file, **os.environ}
+    return SecretEnvironment({**from_file, **os.environ})
 
 
 def without_security(environ: Mapping[str, str]) -> dict[str, str]:

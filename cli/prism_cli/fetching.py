@@ -102,7 +102,7 @@ def _token(options: Namespace, environ: Mapping[str, str]) -> str:
         raise CommandFailed(
             BAD_INPUT,
             "no token for the merger",
-            next="set PRISM_FILES_TOKEN as for the merger, or --token-file FILE",
+            next="set PRISM_FILES_TOKEN or PRISM_FILES_TOKEN_FILE as for the merger, or --token-file FILE",
         )
     return token
 

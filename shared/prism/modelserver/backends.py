@@ -103,7 +103,7 @@ def _key(entry: ModelEntry, environ: Mapping[str, str]) -> str | None:
     key = environ.get(entry.api_key_env, "").strip()
     if not key:
         what = f"no key for the model {entry.name}: {entry.api_key_env} is not set"
-        raise AccessRefused(what, "models.json", f"set {entry.api_key_env}")
+        raise AccessRefused(what, "models.json", f"set {entry.api_key_env} or {entry.api_key_env}_FILE")
     try:
         bearer(key)
     except ValueError as error:

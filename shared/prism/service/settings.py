@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from prism.service.logs import LogFormat, LogLevel
+from prism.service.secret_files import SUFFIX, SecretUnreadable, read_secret
 
 EXIT_BAD_SETTINGS = 3
 
@@ -145,7 +146,8 @@ class ServiceSettings(BaseSettings):
         default_factory=dict,
         repr=False,
         validation_alias="KAFKA_…",
-        description="Any librdkafka property: `KAFKA_SASL_PASSWORD` is `sasl.password`. Treated as secrets.",
+        description="Any librdkafka property: `KAFKA_SASL_PASSWORD` is `sasl.password`. Treated as secrets; "
+        "`KAFKA_SASL_PASSWORD_FILE` names a file that holds one.",
     )
 
     @classmethod
@@ -215,6 +217,8 @@ def load(
         return settings(**values)
     except ValidationError as error:
         lines = list(dict.fromkeys(_complaints(settings, error, values)))
+    except _WrongFile as error:
+        lines = [str(error)]
     except (OSError, UnicodeDecodeError) as error:
         lines = [f"{env_file}: cannot be read ({error}); repair or remove it"]
     sys.stderr.write("".join(f"{line}\n" for line in lines))
@@ -237,6 +241,7 @@ def _values(
         dotenv_values(env_file, interpolate=False) if env_file is not None and env_file.is_file() else {}
     )
     given = {name: value for name, value in {**from_file, **environ}.items() if value is not None}
+    given |= _from_secret_files(settings, given)
     values: dict[str, Any] = {
         name: given[name]
         for name, field in _named_fields(settings)
@@ -245,9 +250,35 @@ def _values(
     values["KAFKA_…"] = {
         name.removeprefix("KAFKA_").lower().replace("_", "."): value
         for name, value in given.items()
-        if name.startswith("KAFKA_") and value and not _NOT_LIBRDKAFKA.fullmatch(name)
+        if _is_property(name) and value and not name.endswith(SUFFIX)
     }
     return values
+
+
+def _is_property(name: str) -> bool:
+    return name.startswith("KAFKA_") and not _NOT_LIBRDKAFKA.fullmatch(name)
+
+
+def _from_secret_files(settings: type[ServiceSettings], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets that `NAME_FILE` names files of. Raises _WrongFile."""
+    secret = {name for name, field in _named_fields(settings) if _is_secret(field.annotation)}
+    found: dict[str, str] = {}
+    for file_name, path in given.items():
+        name = file_name.removesuffix(SUFFIX)
+        if name == file_name or not path.strip() or not (name in secret or _is_property(name)):
+            continue
+        try:
+            found[name] = read_secret(path.strip())
+        except SecretUnreadable as error:
+            allowed = f"allowed: a file that holds the value of {name}"
+            raise _WrongFile(f"{file_name}: {path!a} cannot be used: {error}; {allowed}") from None
+        if given.get(name, "") not in ("", found[name]):
+            raise _WrongFile(f"{file_name}: {name} is set, too, to something else; allowed: one of the two")
+    return found
+
+
+class _WrongFile(Exception):
+    """A complaint about a secret's file, in one line."""
 
 
 def _complaints(
