@@ -1,11 +1,13 @@
 """`prism-ingestor`: accepts CSVs and feeds their rows until it is told to stop."""
 
 import sys
+from functools import partial
 
-from prism.kafka.admin import ensure_topics
+from prism.kafka.admin import assert_allowed, ensure_topics
 from prism.kafka.clients import KafkaSettings, first_contact
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, BrokerFatal, TopicAbsent
 from prism.messages import Topics
+from prism.messages.access import Role, grants
 from prism.service import logs
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
@@ -35,10 +37,15 @@ def serve(stop: StopSignal) -> None:
     )
     kafka = KafkaSettings(settings.bootstrap_server, settings.instance, settings.kafka_properties())
     try:
-        first_contact(kafka, BROKER_WAIT_S)
+        first_contact(kafka, BROKER_WAIT_S, partial(readiness.set, "broker", False))
         if settings.create_topics:
             ensure_topics(kafka.admin(), topics.specs(), settings.topic_partitions)
+        assert_allowed(kafka.admin(), grants(Role.INGESTOR, settings.names))
         Ingestor(settings, kafka, readiness).run(stop)
+    except BrokerFatal as error:
+        raise FatalError(str(error)) from None
+    except TopicAbsent as error:
+        raise FatalError(str(error), next="make it: prism admin topics --create") from None
     except BrokerAway as error:
         raise FatalError(str(error), "BOOTSTRAP_SERVER", "start the broker or correct the address") from None
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from prism.kafka.admin import committed_offsets, delete_below, partition_count, topic_ends
 from prism.kafka.clients import ErrorWatch, KafkaSettings
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, BrokerRefused
 from prism.messages import Topics
 from prism.runs.tracker import BrokerView
 from prism.service.logs import get_logger
@@ -84,7 +84,7 @@ class BrokerProbe:
                 while self._trims:
                     topic, offsets = self._trims.popitem()
                     delete_below(self._admin, topic, offsets)
-            except BrokerAway as error:
+            except (BrokerAway, BrokerRefused) as error:
                 log.warning("broker_not_asked", error=error)
             # Not more often than this, however often it is wanted.
             self._stopped.wait(ASK_EVERY_S)

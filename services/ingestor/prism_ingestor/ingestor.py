@@ -148,7 +148,8 @@ class Ingestor:
             self._once_a_second()
         self._producer.poll(0)
         self._producer_errors.check()
-        self._readiness.set("broker", not self._view.reader.broker_away, "no Kafka broker answers")
+        away = self._view.reader.away_reason
+        self._readiness.set("broker", away is None, away or "")
 
     def _close(self) -> None:
         self._feeder.write_cursors()

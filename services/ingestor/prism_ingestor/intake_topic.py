@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from prism.kafka.admin import partition_count
 from prism.kafka.clients import ErrorWatch, KafkaSettings
-from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.errors import BrokerAway, failure, raise_if_fatal
 from prism.kafka.frontier import OffsetFrontier
 from prism.kafka.records import Record
 from prism.messages import intake
@@ -60,7 +60,7 @@ class IntakeTopic:
                 self._committed[place.partition] = place.offset
                 starts.append(TopicPartition(self.topic, place.partition, start))
         except KafkaException as error:
-            raise BrokerAway(f"find the place in {self.topic}: {error.args[0].str()}") from None
+            raise failure(f"find the place in {self.topic}", error.args[0]) from None
         self._consumer.assign(starts)
 
     def shut(self) -> None:
@@ -148,7 +148,7 @@ class MessageFetcher:
         try:
             low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
         except KafkaException as error:
-            raise BrokerAway(f"read {place} again: {error.args[0].str()}") from None
+            raise failure(f"read {place} again", error.args[0]) from None
         if not low <= offset < high:
             return None
         self._consumer.assign([place])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from prism.messages import intake, topics
+from prism.messages import Topics, intake, topics
+from prism.messages.access import Names
 from prism.service.settings import Schemes, ServiceSettings, port_field, schemes_field
 
 GIB = 1024**3
@@ -84,3 +85,8 @@ class IngestorSettings(ServiceSettings):
     def allowed_dir(self) -> Path:
         """The folder that references must lie in."""
         return self.source_dir or self.data_dir
+
+    @property
+    def names(self) -> Names:
+        """The topics and groups that this ingestor uses, for its grants."""
+        return Names(Topics(self.topic_prefix), worker_group=self.worker_group, ingestor_group=self.group)

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
 
-from prism.kafka.admin import ensure_topics
-from prism.kafka.clients import KafkaSettings
-from prism.kafka.errors import BrokerAway, BrokerFatal
+from prism.kafka.admin import assert_allowed, ensure_topics
+from prism.kafka.clients import KafkaSettings, first_contact
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused
 from prism.messages import Topics
+from prism.messages.access import Names, Role, grants
 from prism.service import logs
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
@@ -47,6 +48,7 @@ log = logs.get_logger(__name__)
 
 T = TypeVar("T")
 _AGAIN_S = 0.25
+_CONTACT_S = 5.0
 
 
 class Stopped(Exception):
@@ -78,8 +80,11 @@ class Startup:
 
     def watch(self) -> TopicWatch:
         """Wait until the broker answers and the results topic is there."""
+        refused = partial(self._readiness.set, "broker", False)
+        self._wait("broker", lambda: first_contact(self._kafka, _CONTACT_S, refused), "no answer")
         if self._settings.create_topics:
             self._wait("broker", self._ensure_topics, "no answer")
+        self._wait("topic", self._assert_allowed, "not asked yet")
         watch = TopicWatch(self._kafka, self._topics.results, self._settings.watch_s)
         self._wait("topic", watch.look_for_identity, f"no topic {self._topics.results} yet")
         watch.start()
@@ -150,6 +155,10 @@ class Startup:
             teller, metrics, readiness,
         )  # fmt: skip
 
+    def _assert_allowed(self) -> bool:
+        assert_allowed(self._kafka.admin(), grants(Role.MERGER, Names(self._topics)))
+        return True
+
     def _ensure_topics(self) -> bool:
         admin = self._kafka.admin()
         made = ensure_topics(admin, self._topics.specs(), self._settings.topic_partitions)
@@ -170,6 +179,8 @@ class Startup:
                     return found
             except BrokerAway as error:
                 self._readiness.set(condition, False, str(error))
+            except BrokerRefused as error:
+                raise FatalError(str(error)) from None
             except BrokerFatal as error:
                 raise FatalError(str(error), next="the process must be started anew") from None
             except (sqlite3.Error, OSError) as error:

@@ -10,7 +10,7 @@ itself byte for byte.
 import sqlite3
 from dataclasses import dataclass
 
-from prism.kafka.errors import BrokerAway, BrokerFatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused
 from prism.service import fault
 from prism.service.errors import FatalError
 from prism.service.lifecycle import StopSignal
@@ -75,6 +75,8 @@ class MergingLoop:
             self._beat.beat()
             try:
                 self._turn()
+            except BrokerRefused as error:
+                raise FatalError(str(error)) from None
             except BrokerFatal as error:
                 raise FatalError(str(error), next="the process must be started anew") from None
             except BrokerAway as error:

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.dead_letters import send_dead_letter
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, failure, raise_if_fatal
 from prism.kafka.records import Record, event_headers
 from prism.messages import MessageReason, OutputPublished, Progress, Topics
 from prism.service import fault
@@ -76,12 +76,13 @@ class KafkaOutlet:
             raise BrokerAway(f"{waiting} records are not acknowledged after {_SETTLE_S:.0f} s")
         refused, self._refused = self._refused, None
         if refused is not None:
-            raise BrokerAway(f"a record was not accepted: {refused.str()}")
+            raise failure("a record was not accepted", refused)
 
     def poll(self) -> None:
         """Serve delivery reports. Raise BrokerFatal if the producer cannot go on."""
         self._producer.poll(0)
         self.errors.check()
+        raise_if_fatal(self._refused, "write progress or announcements")
 
     def _produce(
         self, topic: str, key: str, value: bytes, kind: str, ce_id: str, run_id: str, passes: str = ""

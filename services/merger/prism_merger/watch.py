@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from prism.kafka.admin import Ends, delete_below, topic_ends, topic_id
 from prism.kafka.clients import KafkaSettings
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, BrokerFatal, raise_if_fatal
 from prism.service.logs import get_logger
 from prism_merger.store import TopicIdentity
 
@@ -55,13 +55,14 @@ class TopicWatch:
             metadata = self._admin.list_topics(self._topic, timeout=_LOOK_S)
             found = metadata.topics.get(self._topic)
             there = found is not None and found.error is None
+            raise_if_fatal(found.error if found is not None else None, f"look up {self._topic}")
             identifier = topic_id(self._admin, self._topic) if there else ""
             identity = TopicIdentity(str(metadata.cluster_id or ""), identifier) if identifier else None
             count = len(found.partitions) if found is not None and identity is not None else 0
             self.sight = Sight(identity, count)
         except KafkaException as error:
             self.sight = Sight(away=error.args[0].str())
-        except BrokerAway as error:
+        except (BrokerAway, BrokerFatal) as error:
             self.sight = Sight(away=str(error))
         return self.sight
 
@@ -108,5 +109,5 @@ class TopicWatch:
         try:
             delete_below(self._admin, self._topic, wanted[1])
             log.debug("results_deleted", below=wanted[1])
-        except BrokerAway as error:
+        except (BrokerAway, BrokerFatal) as error:
             log.warning("results_not_deleted", error=error)

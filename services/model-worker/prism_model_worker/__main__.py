@@ -4,11 +4,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
-from prism.kafka.admin import ensure_topics
+from prism.kafka.admin import assert_allowed, ensure_topics
 from prism.kafka.clients import KafkaSettings, first_contact
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, BrokerFatal, TopicAbsent
 from prism.messages import Topics
+from prism.messages.access import Role, grants
 from prism.modelserver import backends
 from prism.modelserver.server import ModelServer
 from prism.runs.catalogue import ModelEntry
@@ -17,6 +19,7 @@ from prism.service.errors import FatalError
 from prism.service.http import HealthServer
 from prism.service.lifecycle import StopSignal, run_service
 from prism.service.readiness import Readiness
+from prism.service.secret_files import SecretEnvironment
 from prism.service.settings import load
 from prism_model_worker import metrics
 from prism_model_worker.callers import MOST_THREADS
@@ -45,11 +48,16 @@ def serve(stop: StopSignal) -> None:
     )
     kafka = KafkaSettings(settings.bootstrap_server, settings.worker_id, settings.kafka_properties())
     try:
-        first_contact(kafka, BROKER_WAIT_S)
+        first_contact(kafka, BROKER_WAIT_S, partial(readiness.set, "broker", False))
         if settings.create_topics:
             specs = [*topics.specs(), *request_topics(settings)]
             ensure_topics(kafka.admin(), specs, settings.topic_partitions)
-        Worker(settings, kafka, connector(settings, os.environ), readiness).run(stop)
+        assert_allowed(kafka.admin(), grants(Role.MODEL_WORKER, settings.names))
+        Worker(settings, kafka, connector(settings, SecretEnvironment(os.environ)), readiness).run(stop)
+    except BrokerFatal as error:
+        raise FatalError(str(error)) from None
+    except TopicAbsent as error:
+        raise FatalError(str(error), next="make it: prism admin topics --create") from None
     except BrokerAway as error:
         raise FatalError(str(error), "BOOTSTRAP_SERVER", "start the broker or correct the address") from None
     finally:

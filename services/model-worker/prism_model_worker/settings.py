@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
-from prism.messages import topics
+from prism.messages import Topics, topics
+from prism.messages.access import Names
 from prism.messages.topics import MIB, TopicSpec
 from prism.modelserver.cloud import CLOUD_HOST
 from prism.modelserver.ollama import base_url
@@ -223,6 +224,18 @@ class WorkerSettings(ServiceSettings):
         """Kafka group of the request lane."""
         own = self.consumer_group if "consumer_group" in self.model_fields_set else ""
         return self.group_id or own or topics.REQUEST_GROUP
+
+    @property
+    def names(self) -> Names:
+        """The topics and groups that this worker uses, for its grants."""
+        return Names(
+            Topics(self.topic_prefix),
+            worker_group=self.consumer_group,
+            request_group=self.request_group,
+            request_topic=self.request_topic,
+            photo_reply_topic=self.photo_reply_topic,
+            text_reply_topic=self.text_reply_topic,
+        )
 
 
 def lane_settings(settings: WorkerSettings, dead_letter: str, source: str) -> LaneSettings:

@@ -166,7 +166,8 @@ class Worker:
         broken = self._calls.broken or (self._requests.broken if self._requests is not None else None)
         if broken is not None:
             raise broken
-        self._readiness.set("broker", not self._table.broker_away, "no Kafka broker answers")
+        away = self._table.away_reason
+        self._readiness.set("broker", away is None, away or "")
 
     # Batches in
 

@@ -12,9 +12,10 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AclOperation, AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from prism.kafka.errors import BrokerAway, BrokerFatal, is_fatal
+from prism.kafka.errors import BrokerAway, BrokerRefused, TopicAbsent, failure, raise_if_fatal
+from prism.messages.access import Grant, Operation, Resource
 from prism.messages.topics import TopicSpec
 
 _TIMEOUT_S = 10.0
@@ -23,15 +24,17 @@ _PATIENCE_S = 60.0
 _EARLIEST: Any = OffsetSpec.earliest()
 _LATEST: Any = OffsetSpec.latest()
 
+_AS_KAFKA = {one: AclOperation[one.name] for one in Operation}
+
 T = TypeVar("T")
 
 
 def _ask(what: str, call: Callable[[], Any]) -> Any:
-    """Run an admin call; turn its failure into BrokerAway."""
+    """Run an admin call; turn its failure into BrokerAway or BrokerRefused."""
     try:
         return call()
     except KafkaException as error:
-        raise BrokerAway(f"{what}: {error.args[0].str()}") from None
+        raise failure(what, error.args[0]) from None
 
 
 def patiently(ask: Callable[[], T]) -> T:
@@ -41,8 +44,8 @@ def patiently(ask: Callable[[], T]) -> T:
         try:
             return ask()
         except (KafkaException, BrokerAway) as error:
-            if isinstance(error, KafkaException) and is_fatal(error.args[0]):
-                raise BrokerFatal(f"Kafka client: {error.args[0].str()}") from None
+            if isinstance(error, KafkaException):
+                raise_if_fatal(error.args[0])
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
@@ -72,7 +75,7 @@ def ensure_topics(
             future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise BrokerAway(f"make topic {name}: {error.args[0].str()}") from None
+                raise failure(f"make topic {name}", error.args[0]) from None
     _await_leaders(admin, wanted)
     return [topic.topic for topic in missing]
 
@@ -99,10 +102,46 @@ def _await_leaders(admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
 
 def partition_count(admin: AdminClient, topic: str) -> int:
     """Return how many partitions a topic has; 0 when it is not there."""
-    metadata = _ask(f"look up {topic}", lambda: admin.list_topics(topic, timeout=_TIMEOUT_S)).topics.get(
-        topic
+    what = f"look up {topic}"
+    metadata = _ask(what, lambda: admin.list_topics(topic, timeout=_TIMEOUT_S)).topics.get(topic)
+    if metadata is None or metadata.error is not None:
+        # One that we may not see is not one that is not there.
+        raise_if_fatal(metadata.error if metadata is not None else None, what)
+        return 0
+    return len(metadata.partitions)
+
+
+def assert_allowed(admin: AdminClient, grants: Iterable[Grant]) -> None:
+    """Raise BrokerRefused naming what we may not do with which topics, TopicAbsent for one that is not there.
+
+    Asked at the start, so that what is missing is said at once and by its name, and not when the first record
+    of its kind is due. (Groups are not asked about: see `committed_offsets`; a member hears of it itself.)
+    """
+    wanted = [one for one in grants if one.resource is Resource.TOPIC]
+    names = TopicCollection([one.name for one in wanted])
+    answers = admin.describe_topics(names, include_authorized_operations=True, request_timeout=_TIMEOUT_S)
+    missing = {one.name: _not_allowed(one, answers[one.name]) for one in wanted}
+    told = "; ".join(
+        f"{', '.join(operations)} of {name}" for name, operations in missing.items() if operations
     )
-    return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
+    if told:
+        raise BrokerRefused(
+            f"the broker does not allow us {told}; grant it: prism admin acls says what is needed"
+        )
+
+
+def _not_allowed(grant: Grant, answer: Any) -> list[str]:
+    try:
+        told = answer.result().authorized_operations
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return [one.value for one in grant.operations]
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicAbsent(f"topic {grant.name} is not there") from None
+        raise failure(f"describe {grant.name}", error.args[0]) from None
+    # A broker that tells nothing here is not asked: what it refuses later is said then.
+    given = {AclOperation(one) for one in told or ()}
+    return [one.value for one in grant.operations if given and _AS_KAFKA[one] not in given]
 
 
 def topic_id(admin: AdminClient, topic: str) -> str:
@@ -120,7 +159,7 @@ def topic_id(admin: AdminClient, topic: str) -> str:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return ""
-        raise BrokerAway(f"describe {topic}: {error.args[0].str()}") from None
+        raise failure(f"describe {topic}", error.args[0]) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +197,7 @@ def committed_offsets(asker: Consumer, topic: str, partitions: Iterable[int]) ->
     found = _ask(f"ask what is committed in {topic}", lambda: asker.committed(wanted, timeout=_TIMEOUT_S))
     for one in found:
         if one.error is not None:
-            raise BrokerAway(f"ask what is committed in {topic}: {one.error.str()}")
+            raise failure(f"ask what is committed in {topic}", one.error)
     return {one.partition: one.offset for one in found if one.offset >= 0}
 
 
@@ -172,4 +211,4 @@ def delete_below(admin: AdminClient, topic: str, offsets: Mapping[int, int]) -> 
             future.result()
         except KafkaException as error:
             if error.args[0].code() not in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_OR_PART):
-                raise BrokerAway(f"delete below {place}: {error.args[0].str()}") from None
+                raise failure(f"delete below {place}", error.args[0]) from None

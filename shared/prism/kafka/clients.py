@@ -6,13 +6,14 @@ by the broker or still on its way, and nothing upstream is recorded as done befo
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from prism.kafka.errors import BrokerAway, BrokerFatal, is_fatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, is_fatal, refused, said
 from prism.messages.topics import FRAMING_BYTES, INTAKE_MAX_BYTES, READER_GROUP
 
 _COMMON: dict[str, str | int | bool] = {
@@ -115,9 +116,9 @@ class KafkaSettings:
         }
         return Consumer(self._config(defaults, extra))
 
-    def admin(self) -> AdminClient:
+    def admin(self, **extra: object) -> AdminClient:
         """Return an admin client. Keep the reference until its futures are done."""
-        return AdminClient(self._config())  # type: ignore[arg-type]  # its stub is narrower than the client
+        return AdminClient(self._config(extra))  # type: ignore[arg-type]  # its stub is narrower than the client
 
 
 class ErrorWatch:
@@ -130,6 +131,10 @@ class ErrorWatch:
         self._fatal: KafkaError | None = None
         self.last: KafkaError | None = None
         self.all_brokers_down = False
+        # What the last connection that failed said.
+        self.trouble = ""
+        # Why the broker does not let us in; None while it does, or is merely away.
+        self.refusal: str | None = None
 
     def __call__(self, error: KafkaError) -> None:
         self.last = error
@@ -137,6 +142,10 @@ class ErrorWatch:
             self._fatal = error
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.all_brokers_down = True
+        else:
+            told = refused("Kafka client", error)
+            self.refusal = str(told) if told is not None else self.refusal
+            self.trouble = said(error)
 
     def on_statistics(self, text: str) -> None:
         """Take in librdkafka's statistics: the only place where a broker that came back shows.
@@ -147,6 +156,13 @@ class ErrorWatch:
         self.all_brokers_down = not any(
             one.get("state") == "UP" and 0 <= one.get("rxidle", -1) < _SILENCE_S * 1e6 for one in brokers
         )
+        if not self.all_brokers_down:
+            self.refusal = None
+
+    @property
+    def away(self) -> str | None:
+        """Why nothing comes from the broker; None while something does."""
+        return (self.refusal or "no Kafka broker answers") if self.all_brokers_down else None
 
     def check(self) -> None:
         """Raise BrokerFatal if the client cannot go on."""
@@ -165,11 +181,34 @@ def receive(consumer: Consumer, most: int, timeout_s: float) -> list[Message]:
     return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
 
 
-def first_contact(settings: KafkaSettings, timeout_s: float) -> str:
-    """Return the cluster's id. Raise BrokerAway if nobody answers within the time."""
-    admin = settings.admin()
-    try:
-        metadata = admin.list_topics(timeout=timeout_s)
-    except KafkaException as error:
-        raise BrokerAway(f"no Kafka broker answers at {settings.bootstrap}: {error.args[0].str()}") from None
-    return str(metadata.cluster_id or "")
+def first_contact(
+    settings: KafkaSettings, timeout_s: float, on_refusal: Callable[[str], None] = lambda _: None
+) -> str:
+    """Return the cluster's id.
+
+    Raise BrokerAway if nobody answers within the time, BrokerRefused if one does not let us in. That takes a
+    second refusal, since a broker that is starting or stopping breaks handshakes off, too; `on_refusal` hears
+    of the first.
+    """
+    watch = ErrorWatch()
+    admin = settings.admin(error_cb=watch)
+    deadline, patience_s, before = time.monotonic() + timeout_s, 1.0, False
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            return str(admin.list_topics(timeout=max(0.1, min(patience_s, left_s))).cluster_id or "")
+        except KafkaException as error:
+            admin.poll(0)
+            if watch.refusal is not None:
+                if before:
+                    raise BrokerRefused(f"{settings.bootstrap}: {watch.refusal}") from None
+                on_refusal(watch.refusal)
+            if left_s <= patience_s:
+                raise BrokerAway(_no_answer(settings.bootstrap, error.args[0], watch)) from None
+        before, patience_s = watch.refusal is not None, patience_s * 2
+
+
+def _no_answer(bootstrap: str, error: KafkaError, watch: ErrorWatch) -> str:
+    # A plain client at a TLS port is hung up on, and told nothing.
+    cause = watch.refusal or watch.trouble or f"{error.str()}; does it want TLS? KAFKA_SECURITY_PROTOCOL"
+    return f"no Kafka broker answers at {bootstrap}: {cause}"

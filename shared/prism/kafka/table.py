@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from prism.kafka.admin import Ends, partition_count, topic_ends
 from prism.kafka.clients import ErrorWatch, KafkaSettings, receive
-from prism.kafka.errors import BrokerAway, raise_if_fatal
+from prism.kafka.errors import TopicAbsent, raise_if_fatal
 from prism.kafka.records import Record
 
 Handler = Callable[[Record], None]
@@ -43,9 +43,7 @@ class TableReader:
         counts = {name: partition_count(self._admin, name) for name in self._handlers}
         absent = [name for name, count in counts.items() if not count]
         if absent:
-            raise BrokerAway(
-                f"topic {absent[0]} is not there yet: start a service that makes topics, or `prism doctor`"
-            )
+            raise TopicAbsent(f"topic {absent[0]} is not there")
         ends = self._expect(counts)
         # By number: "from the beginning" would make librdkafka ask again, half a second later.
         self._consumer.assign(
@@ -96,6 +94,11 @@ class TableReader:
     def broker_away(self) -> bool:
         """Whether no broker has been heard of for some seconds."""
         return self.errors.all_brokers_down
+
+    @property
+    def away_reason(self) -> str | None:
+        """Why no broker has been heard of; None while one is."""
+        return self.errors.away
 
     def close(self) -> None:
         """Leave."""

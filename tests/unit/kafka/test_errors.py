@@ -1,0 +1,77 @@
+"""What a Kafka error asks for: a broker that is away is waited for, one that refuses is not."""
+
+import pytest
+from confluent_kafka import KafkaError
+
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, failure, raise_if_fatal, refused
+
+# As librdkafka 2.16 says them.
+_SSL = "ssl://127.0.0.1:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::"
+EXPIRED = (
+    _SSL + "certificate verify failed: broker certificate could not be verified: certificate has expired"
+)
+UNKNOWN = (
+    _SSL + "certificate verify failed: broker certificate could not be verified, verify that ssl.ca.location "
+    "is correctly configured or root CA certificates are installed (install ca-certificates package) "
+    "(after 9ms in state SSL_HANDSHAKE)"
+)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    ],
+)
+def test_what_is_not_allowed_says_what_to_grant(code: int) -> None:
+    told = failure("make topic prism.runs", KafkaError(code))
+    assert isinstance(told, BrokerRefused)
+    assert str(told).startswith("make topic prism.runs: the broker does not allow it (")
+    assert str(told).endswith("grant it: prism admin acls says what is needed")
+    with pytest.raises(BrokerFatal):
+        raise_if_fatal(KafkaError(code))
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (EXPIRED, "renew the broker's certificate, or set the clock"),
+        (UNKNOWN, "name its authority's file: KAFKA_SSL_CA_LOCATION"),
+        (_SSL + "certificate verify failed: IP address mismatch", "name the broker as its certificate does"),
+        (
+            "127.0.0.1:9092: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?",
+            "does it speak TLS there? KAFKA_SECURITY_PROTOCOL",
+        ),
+    ],
+)
+def test_a_handshake_that_fails_says_what_to_do(text: str, advice: str) -> None:
+    told = refused("Kafka client", KafkaError(KafkaError._SSL, text))
+    assert told is not None
+    assert str(told).startswith("no TLS connection to the broker (")
+    assert str(told).endswith(f"; {advice}")
+    assert "\n" not in str(told)
+    assert "(after" not in str(told)
+
+
+@pytest.mark.parametrize("alert", ["certificate required", "bad certificate", "unknown ca"])
+def test_a_certificate_that_is_not_taken_is_no_outage(alert: str) -> None:
+    text = (
+        f"ssl://b:1/bootstrap: Receive failed: error:0A00045C:SSL routines::tlsv13 alert {alert}: SSL alert 1"
+    )
+    told = str(refused("x", KafkaError(KafkaError._TRANSPORT, text)))
+    assert told.startswith("the broker does not take our certificate (")
+    assert "0A00045C" not in told
+
+
+def test_a_wrong_password_names_the_settings_and_not_the_password() -> None:
+    told = str(refused("x", KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: …")))
+    assert "KAFKA_SASL_PASSWORD" in told
+
+
+@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR])
+def test_what_passes_is_waited_for(code: int) -> None:
+    assert refused("x", KafkaError(code)) is None
+    assert type(failure("x", KafkaError(code))) is BrokerAway
+    raise_if_fatal(KafkaError(code))
