@@ -28,6 +28,7 @@ MODULES = {
     "demo": "prism_cli.demo",
     "fetch": "prism_cli.fetching",
     "purge": "prism_cli.purging",
+    "admin": "prism_cli.administration",
 }
 
 _EXITS = """\
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _add_care(commands)
     _add_models(commands)
     _add_files(commands)
+    _add_admin(commands)
     return whole
 
 
@@ -342,6 +344,37 @@ def _add_files(commands: Commands) -> None:
     )
     purge.add_argument("--yes", action="store_true", help="do not ask")
     purge.add_argument("--dry-run", action="store_true", help="remove nothing: say what would go")
+
+
+def _add_admin(commands: Commands) -> None:
+    text = "make, compare and change topics; make ACLs"
+    admin = commands.add_parser("admin", help=text, description=text[0].upper() + text[1:] + ".")
+    actions = admin.add_subparsers(dest="action", metavar="ACTION", required=True)
+    topics = _add_client(
+        actions, "topics", "show all topics of a fleet, and what differs from what is wanted"
+    )
+    topics.add_argument("--create", action="store_true", help="make those that are missing")
+    topics.add_argument("--apply", action="store_true", help="change what can be changed while a fleet runs")
+    topics.add_argument(
+        "--partitions",
+        type=_positive,
+        metavar="N",
+        help="of batches, results and requests (default: PRISM_TOPIC_PARTITIONS)",
+    )
+    topics.add_argument(
+        "--replication", type=_positive, metavar="R", help="copies of each (default: as the cluster likes)"
+    )
+    topics.add_argument("--wait", type=_seconds, metavar="S", help="wait so long for the broker (default: 5)")
+    acls = _add_client(actions, "acls", "print the ACLs that a fleet needs, as kafka-acls.sh commands")
+    acls.add_argument("--apply", action="store_true", help="make them, too")
+    acls.add_argument(
+        "--principal",
+        action="append",
+        default=[],
+        metavar="ROLE[=NAME]",
+        help="only this role, and its principal's name if it is another (may be said again)",
+    )
+    acls.add_argument("--host", default="*", metavar="IP", help="from where alone (default: anywhere)")
 
 
 def _age(text: str) -> float:

@@ -34,6 +34,22 @@ class TopicSpec:
     config: dict[str, str]
 
 
+# Settings that an operator may have set higher, or lower, for reasons of his own.
+_AT_LEAST = ("max.message.bytes", "retention.ms", "retention.bytes")
+_AT_MOST = ("segment.bytes", "segment.ms")
+
+
+def as_wanted(name: str, value: str | None, wanted: str) -> bool:
+    """Return whether a topic's setting does what is wanted: keeps as long, takes as much, frees as soon."""
+    if value is None or value == wanted:
+        return value is not None
+    if name == "cleanup.policy":
+        return {one.strip() for one in value.split(",")} == set(wanted.split(","))
+    # -1 is without end.
+    is_, least = (float("inf") if one == "-1" else float(one) for one in (value, wanted))
+    return (name in _AT_LEAST and is_ >= least) or (name in _AT_MOST and is_ <= least)
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """The names of all topics under one prefix."""
