@@ -1,14 +1,16 @@
-"""Write what is generated from the code: docs/schemas/*.json, docs/settings.md and docs/jobs.md.
+"""Write what is generated from the code: docs/schemas/*.json, docs/settings.md, docs/jobs.md, and in
+docs/security.md the table of rights.
 
 `make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prism.messages import ALL_MESSAGES
+from prism.messages.access import Grant, Names, Resource, Role, grants
 from prism.service.settings import ServiceSettings, describe
 from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
@@ -21,6 +23,8 @@ SERVICES: tuple[tuple[str, type[ServiceSettings]], ...] = (
     ("prism-model-worker", WorkerSettings),
     ("prism-merger", MergerSettings),
 )
+_RIGHTS = "<!-- the table: tools/reference.py writes what is between these lines -->"
+_END_OF_RIGHTS = "<!-- end of the table -->"
 _INTRODUCTION = """# Settings
 
 Made by `make schemas` from the services' settings classes; do not edit. Every setting is an environment
@@ -37,6 +41,7 @@ def pages() -> dict[Path, str]:
     found = {
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "docs" / "jobs.md": jobs_page(),
+        ROOT / "docs" / "security.md": security_page(),
         ROOT / "docs" / "schemas" / "job.schema.json": job_schema(),
     }
     for message in ALL_MESSAGES:
@@ -52,6 +57,29 @@ def settings_page() -> str:
     for service, settings in SERVICES:
         lines += [f"\n## {service}\n", *_table(settings, lambda name: name == "PORT" or name not in common)]
     return "\n".join(lines) + "\n"
+
+
+def security_page() -> str:
+    """Return the page on security with the table of rights as `access.py` has it."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    before, begin, rest = text.partition(_RIGHTS)
+    _, end, after = rest.partition(_END_OF_RIGHTS)
+    lines = ["| role | topics | groups, cluster |", "|---|---|---|"]
+    for role in Role:
+        given = grants(role, Names())
+        topics = _rights(one for one in given if one.resource is Resource.TOPIC)
+        others = _rights(one for one in given if one.resource is not Resource.TOPIC)
+        lines.append(f"| `{role}` | {topics} | {others} |")
+    return "\n".join([before + begin, *lines, end + after])
+
+
+def _rights(given: Iterable[Grant]) -> str:
+    """Return grants as `Read, Write` name, name; those that say the same together."""
+    names: dict[str, list[str]] = {}
+    for one in given:
+        shown = f"`{one.name}{'…' if one.prefixed else ''}`"
+        names.setdefault(", ".join(one.operations), []).append(shown)
+    return "; ".join(f"{operations}: {', '.join(found)}" for operations, found in names.items())
 
 
 def _table(settings: type[ServiceSettings], wanted: Callable[[str], bool]) -> list[str]:

@@ -4,7 +4,7 @@ Partitions are added only where every part of the fleet takes it well: batches g
 lag, results to one that is fixed in their run, requests to any, and their readers find new partitions by
 themselves. Of the intake the active ingestor reads what was there when it became active, and the parts of
 one file must stay in one partition; one partition alone is what makes one ingestor active, and what keeps
-the records of the compacted topics in their order.
+the records of the compacted topics in their order. How many the reply topics have is their readers' affair.
 """
 
 from collections.abc import Iterable, Mapping
@@ -76,7 +76,8 @@ def _of_one(wanted: Wanted, state: TopicState | None) -> list[Difference]:
 def _shape(wanted: Wanted, state: TopicState) -> list[Difference]:
     name, found = wanted.spec.name, []
     only_one = wanted.spec.partitions == 1
-    if state.partitions < wanted.partitions or (only_one and state.partitions != 1):
+    compared = wanted.grows or wanted.spec.partitions is not None
+    if compared and (state.partitions < wanted.partitions or (only_one and state.partitions != 1)):
         advice = (
             "" if wanted.grows else "it cannot be changed under a fleet: stop it, and make the topic again"
         )

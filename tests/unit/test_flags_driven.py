@@ -26,6 +26,10 @@ V6 = {
     "--pause-run", "--resume-run",
 }  # fmt: skip
 
+# `prism admin` is for brokers that ask who comes.
+SECURED = "../integration/test_security.py::secured"
+AN_ADMIN = "../integration/test_security.py::test_what_only_an_admin_may"
+CHANGED = "../integration/test_security.py::test_topics_are_compared_and_changed_under_a_fleet"
 ALONE = "test_cli_alone.py::test_a_broker_that_is_not_there_is_exit_4_at_once"
 ANYWHERE = "test_flags.py::test_a_run_is_found_from_anywhere"
 CHECKED = "test_flags.py::test_the_models_of_a_fleet_or_a_server_are_listed_and_checked"
@@ -101,6 +105,14 @@ DRIVEN: dict[str, dict[str, str]] = {
         ),
         "--yes": "test_cli_fleet.py::test_a_run_is_fetched_from_its_merger_and_what_it_left_is_purged",
     },
+    "admin topics": {
+        "--create": SECURED, "--partitions": SECURED, "--wait": SECURED,
+        **dict.fromkeys(("--json", "--apply", "--replication", "--bootstrap", "--data-dir"), CHANGED),
+    },
+    "admin acls": {
+        "--apply": SECURED, "--principal": SECURED, "--host": SECURED, "--json": SECURED,
+        "--bootstrap": AN_ADMIN, "--data-dir": AN_ADMIN,
+    },
 }  # fmt: skip
 
 # `prism run` gives them to the fleet that it brings up: the tests that need it to.
@@ -110,13 +122,24 @@ UNDRIVEN = {("demo", "--json")}
 
 
 def options() -> dict[str, set[str]]:
-    """Return each command's flags."""
-    actions = parser()._actions
-    commands = next(one for one in actions if isinstance(one, argparse._SubParsersAction)).choices
-    return {
-        name: {action.option_strings[-1] for action in command._actions if action.option_strings} - {"--help"}
-        for name, command in commands.items()
-    }
+    """Return each command's flags; those of an action that a command must be told are under both names."""
+    found: dict[str, set[str]] = {}
+    for name, command in subcommands(parser()).items():
+        actions = subcommands(command) if name == "admin" else {}
+        for action, one in actions.items():
+            found[f"{name} {action}"] = flags_of(one)
+        if not actions:
+            found[name] = flags_of(command)
+    return found
+
+
+def subcommands(whole: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = [one.choices for one in whole._actions if isinstance(one, argparse._SubParsersAction)]
+    return dict(found[0]) if found else {}
+
+
+def flags_of(command: argparse.ArgumentParser) -> set[str]:
+    return {action.option_strings[-1] for action in command._actions if action.option_strings} - {"--help"}
 
 
 def test_every_flag_is_here() -> None:
@@ -133,7 +156,8 @@ def test_what_drives_a_flag_says_it_to_the_command(command: str) -> None:
         place, _, name = node.partition("::")
         text = (ROOT / "tests" / "acceptance" / place).read_text(encoding="utf-8")
         assert f'"{flag}"' in source_of(text, name, node), f"{node} does not give {flag}"
-        assert f'"{command}"' in text or command in ("run", "up"), f"{place} does not run prism {command}"
+        words = ", ".join(f'"{word}"' for word in command.split())
+        assert words in text or command in ("run", "up"), f"{place} does not run prism {command}"
 
 
 @pytest.mark.parametrize("node", BY_RUN.values())

@@ -1,9 +1,9 @@
 """Who may do what on the broker: the one table from which ACLs are made and against which they are tested.
 
 Least privilege: each service has what it uses and nothing else. A grant's operations are Kafka's own; Read,
-Write and Delete imply Describe there, so that it stands only where it is all that is granted. An idempotent
-producer needs nothing beside Write (Kafka 2.8 and later). No service may create topics: `prism admin topics`
-makes them, and services run with PRISM_CREATE_TOPICS=false.
+Write, Delete and Alter imply Describe there (and AlterConfigs DescribeConfigs), so that it stands only where
+it is all that is granted. An idempotent producer needs nothing beside Write (Kafka 2.8 and later). No service
+may create topics: `prism admin topics` makes them, and services run with PRISM_CREATE_TOPICS=false.
 """
 
 from collections.abc import Iterable
@@ -214,17 +214,11 @@ def _operator(names: Names) -> list[Grant]:
 
 
 def _admin(names: Names) -> list[Grant]:
-    managed = (
-        Operation.CREATE,
-        Operation.ALTER,
-        Operation.ALTER_CONFIGS,
-        _DESCRIBE,
-        Operation.DESCRIBE_CONFIGS,
-    )
+    managed = (Operation.CREATE, Operation.ALTER, Operation.ALTER_CONFIGS)
     found = [_topic(spec.name, *managed) for spec in names.topics.specs()]
     found += [_topic(name, *managed) for name in names.request_topics]
     # Alter of the cluster is what CreateAcls asks for.
-    return [*found, Grant(Resource.CLUSTER, CLUSTER, (_DESCRIBE, Operation.ALTER))]
+    return [*found, Grant(Resource.CLUSTER, CLUSTER, (Operation.ALTER,))]
 
 
 def _sender(names: Names) -> list[Grant]:

@@ -74,6 +74,7 @@ def test_every_command_takes_json() -> None:
         "summary": ["t1"],
         "run": ["job.yaml"],
         "fetch": ["t1"],
+        "admin": ["topics"],
     }
     for command in MODULES:
         assert parser().parse_args([command, *needed.get(command, []), "--json"]).json
