@@ -1,4 +1,4 @@
-"""Write what is generated from the code: docs/schemas/*.json, docs/settings.md, docs/jobs.md, and in
+"""Write what is generated: docs/schemas/*.json, docs/settings.md, docs/jobs.md, docs/metrics.md, and in
 docs/security.md the table of rights.
 
 `make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
@@ -16,6 +16,7 @@ from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
 from prism_model_worker.settings import WorkerSettings
 from tools.job_reference import job_schema, jobs_page
+from tools.metrics_reference import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES: tuple[tuple[str, type[ServiceSettings]], ...] = (
@@ -42,6 +43,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "docs" / "jobs.md": jobs_page(),
         ROOT / "docs" / "security.md": security_page(),
+        ROOT / "docs" / "metrics.md": metrics_page(),
         ROOT / "docs" / "schemas" / "job.schema.json": job_schema(),
     }
     for message in ALL_MESSAGES:

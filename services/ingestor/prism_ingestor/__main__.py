@@ -35,6 +35,7 @@ def serve(stop: StopSignal) -> None:
         registry=metrics.REGISTRY,
         ready_details=lambda: {"topic": topics.intake},
     )
+    metrics.REGISTRY.show_disk(settings.data_dir)
     kafka = KafkaSettings(settings.bootstrap_server, settings.instance, settings.kafka_properties())
     try:
         first_contact(kafka, BROKER_WAIT_S, partial(readiness.set, "broker", False))

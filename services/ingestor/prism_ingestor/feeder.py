@@ -167,6 +167,7 @@ class Feeder:
         file.tracker.fed(cut.start, cut.end, partition)
         self._put(file, batch, partition)
         metrics.BATCHES_FED.inc()
+        metrics.ROWS_FED.inc(len(batch.rows))
         return True
 
     def _put(self, file: FileFeed, batch: Batch, partition: int) -> None:
@@ -233,8 +234,11 @@ class Feeder:
                 for found in file.tracker.outstanding.values():
                     if found.partition >= 0:
                         self._load.put(found.partition)
+        now = self._clock()
         for one in freed:
             self._load.freed(one.partition)
+            if one.fed_at is not None:
+                metrics.BATCH_SECONDS.observe(now - one.fed_at)
         self._merge_rate.count(len(freed))
         return True
 

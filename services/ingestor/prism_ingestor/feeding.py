@@ -261,6 +261,13 @@ class RunFeed:
         return sum(one.unmerged for one in self._lanes)
 
     @property
+    def unmerged_rows(self) -> int:
+        """Rows that were fed and are not merged; 0 while it is unknown what was fed."""
+        if self.recovering:
+            return 0
+        return max(0, sum(one.tracker.next.ordinal for one in self.files) - self.merged)
+
+    @property
     def within_budget(self) -> bool:
         """Whether one more batch of some model may be fed."""
         heads = [head for lane in self._lanes if (head := lane.head) is not None]

@@ -35,13 +35,14 @@ from prism_ingestor.checking import Checker
 from prism_ingestor.commands import ControlTopic
 from prism_ingestor.feeder import Feeder
 from prism_ingestor.fleet_view import FleetView
+from prism_ingestor.gauges import Gauges
 from prism_ingestor.intake import IntakeReader
 from prism_ingestor.intake_topic import IntakeTopic, MessageFetcher
 from prism_ingestor.ledger import Ledger
 from prism_ingestor.run_states import RunStates
 from prism_ingestor.settings import IngestorSettings
 from prism_ingestor.sources import SourceChanged, Sources
-from prism_ingestor.stalls import stall_reason
+from prism_ingestor.stalls import Stall, StallCause, stall_of
 from prism_ingestor.takeover import fed_batches
 from prism_ingestor.workplace import Workplace
 
@@ -80,7 +81,7 @@ class Ingestor:
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors)
         dead_letters = DeadLetters(
-            self._producer, self._topics.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
+            self._producer, self._topics.dead_letter, metrics.count_dead_letter, log.warning
         )
         self._ledger = Ledger(self._producer, self._topics, self._owner)
         self._view = FleetView(kafka, self._topics, clock, self._on_progress, self._on_run, self._on_stale)
@@ -119,6 +120,7 @@ class Ingestor:
         self._states = RunStates(
             self._ledger, self._feeder, self._checker, sources, self._view, clock, self._on_progress
         )
+        self._gauges = Gauges(self._ledger, self._feeder, self._view, self._probe, clock)
         self._active = False
         self._deposed = False
         self._timers = _Timers()
@@ -130,6 +132,7 @@ class Ingestor:
         """Work, or stand by, until asked to stop."""
         self._checker.start()
         self._probe.start()
+        self._gauges.start()
         beat = self._readiness.heartbeat("loop")
         while not stop.is_set():
             self._turn()
@@ -182,6 +185,7 @@ class Ingestor:
             self._timers.not_before = self._clock() + OVERRULED_WAIT_S
         self._active = self._deposed = False
         self._feeder.stand_by()
+        self._gauges.stand_by()
         self._checker.drop_all()
         self._intake.shut()
 
@@ -250,6 +254,7 @@ class Ingestor:
 
     def _on_progress(self, progress: Progress) -> None:
         if self._active:
+            self._gauges.showcase.note(progress)
             self._states.progressed(progress)
 
     def _on_source_changed(self, run_id: str, error: SourceChanged) -> None:
@@ -268,9 +273,8 @@ class Ingestor:
         self._intake.commit()
         self._control.commit()
         self._note_stalls(now)
-        feeds = self._feeder.feeds
-        metrics.UNMERGED.set(sum(feed.unmerged for feed in feeds.values()))
-        if feeds:
+        self._gauges.turn(now)
+        if self._feeder.feeds:
             self._probe.ask()
         if now >= self._timers.trim:
             self._timers.trim = now + self._settings.trim_every_s
@@ -278,17 +282,20 @@ class Ingestor:
 
     def _note_stalls(self, now: float) -> None:
         workers = self._view.live_workers()
+        found: dict[str, Stall | None] = {}
         for run_id, feed in self._feeder.feeds.items():
-            record = self._ledger.runs[run_id]
-            reason = None
+            record, found[run_id] = self._ledger.runs[run_id], None
             if record.state is RunState.RUNNING and feed.out_of_budget is not None:
-                reason = feed.out_of_budget
+                found[run_id] = Stall(StallCause.BUDGET, feed.out_of_budget)
             elif record.state in (RunState.RUNNING, RunState.MERGING):
-                reason = stall_reason(run_id, now - feed.moved_at, workers, self._view.progress.get(run_id))
-            self._ledger.change(run_id, stalled=reason)
+                progress = self._view.progress.get(run_id)
+                found[run_id] = stall_of(run_id, now - feed.moved_at, workers, progress)
         for run_id, why in list(self._checker.postponed.items()):
-            if run_id not in self._feeder.feeds:
-                self._ledger.change(run_id, stalled=why)
+            if run_id not in found and run_id in self._ledger.runs:
+                found[run_id] = Stall(StallCause.SOURCE, why)
+        for run_id, stall in found.items():
+            self._ledger.change(run_id, stalled=stall.reason if stall is not None else None)
+        self._gauges.stalls = {run_id: one.cause for run_id, one in found.items() if one is not None}
 
     def _trim(self) -> None:
         """Let the broker forget what no unended run needs: of intake, and of batches what is committed."""

@@ -65,7 +65,6 @@ class Ledger:
         else:
             self.runs[written.run_id] = written
         self._send(written.run_id, written, on_acknowledged)
-        metrics.RUNS_OPEN.set(len(self.runs))
         return written
 
     def known(self, run_id: str) -> RunRecord | None:

@@ -199,6 +199,7 @@ def serve(stop: StopSignal) -> None:
     settings = load(MergerSettings)
     logs.configure(settings.log_level, settings.log_format, service="merger", instance=str(settings.ordinal))
     metrics = Metrics()
+    metrics.registry.show_disk(settings.data_dir)
     readiness = Readiness("lock", "broker", "topic", "disk", "tables")
     with ExitStack() as stack:
         known = KnownRuns(settings.root, settings.store_dir / FILE_NAME, settings.ordinal, settings.replicas)

@@ -226,7 +226,7 @@ class Merger:
         for outcome, count in commit.outcomes.items():
             self._metrics.results.labels(outcome).inc(count)
         for reason, count in commit.reasons.items():
-            self._metrics.rows.labels("failed", reason).inc(count)
+            self._metrics.rows.labels("failed", self._metrics.reason(reason)).inc(count)
         if commit.extra_calls:
             self._metrics.extra_calls.inc(commit.extra_calls)
         for one in commit.new:

@@ -83,10 +83,14 @@ class Publisher:
         """Write the file's parts that are due."""
         order = parts_order(run, file, self._ledger.plan(run.run_id), last)
         while order.due:
-            done: PartsWritten = yield partial(_write_parts, order, self._places_of(run))
+            done: PartsWritten = yield partial(self._write_parts, order, self._places_of(run))
             file.parts, file.part_sequence = done.parts, done.sequence
             self._save(run)
             order = parts_order(run, file, self._ledger.plan(run.run_id), last)
+
+    def _write_parts(self, order: PartsOrder, places: Places, rows: RowReader) -> PartsWritten:
+        with self._metrics.checkpoint_seconds.time():
+            return write_parts(order, rows, places)
 
     def decide(self, run: RunAccount, verdict: Verdict) -> None:
         """Note that what is merged is all there will be, and what is to become of it."""
@@ -296,6 +300,7 @@ class Publisher:
         merged, published = seconds_of(run.merged_at), seconds_of(run.published_at)
         if merged is not None and published is not None:
             self._metrics.publish_seconds.observe(max(0.0, published - merged))
+        self._metrics.runs_closed.labels(run.outcome or "nothing").inc()
 
     def _events(self, run: RunAccount) -> Iterator[OutputPublished]:
         places = self._places_of(run)
@@ -379,10 +384,6 @@ def parts_order(run: RunAccount, file: FileAccount, plan: RunPlan, last: bool) -
         parts=file.parts,
         sequence=file.part_sequence,
     )
-
-
-def _write_parts(order: PartsOrder, places: Places, rows: RowReader) -> PartsWritten:
-    return write_parts(order, rows, places)
 
 
 @dataclass(frozen=True, slots=True)

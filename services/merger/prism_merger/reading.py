@@ -84,16 +84,16 @@ class ResultsReader:
         self.errors.check()
         return polled
 
-    def lag(self) -> int:
-        """Return how many records of the own partitions are not polled, as far as the client knows."""
-        behind = 0
+    def lag(self) -> dict[int, int]:
+        """Return how many records of each own partition are not polled, as far as the client knows."""
+        behind = {}
         for one, at in self._next.items():
             try:
                 known = self._consumer.get_watermark_offsets(TopicPartition(self._topic, one), cached=True)
             except KafkaException:
                 continue
             if known is not None:
-                behind += max(0, known[1] - at)
+                behind[one] = max(0, known[1] - at)
         return behind
 
     def close(self) -> None:

@@ -184,4 +184,7 @@ class Upkeep:
         runs = [one for one in self._ledger.runs.values() if one.stage in (Stage.MERGING, Stage.PUBLISHING)]
         self._metrics.open_runs.set(len(runs))
         self._metrics.reorder_buffer.set(sum(f.merged.waiting for one in runs for f in one.files.values()))
-        self._metrics.lag.set(self._reader.lag())
+        lag: dict[tuple[str, ...], float] = {
+            (str(one),): float(behind) for one, behind in self._reader.lag().items()
+        }
+        self._metrics.lag.read(lambda: lag)

@@ -116,6 +116,8 @@ class RunContexts:
         self._endpoints = endpoints
         # Of each run, by model.
         self._known: dict[str, dict[str, RunContext]] = {}
+        # Of each run that has not ended; replaced as a whole, for others read it.
+        self._wanted: dict[str, frozenset[str]] = {}
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._known
@@ -138,6 +140,11 @@ class RunContexts:
         job = next(iter(by_model.values())).job
         return by_model.get(model_of(job, file, batch.sequence) or self._default_model)
 
+    def wanted_models(self) -> frozenset[str]:
+        """Return the worker's own model and those of runs that have not ended. Any thread may ask."""
+        own = frozenset([self._default_model] if self._default_model else [])
+        return own.union(*self._wanted.values())
+
     def _made(self, record: RunRecord) -> dict[str, RunContext]:
         job = parse_job(record.job, record.job_name)
         made = [
@@ -157,13 +164,16 @@ class RunContexts:
 
     def watch_models(self, record: RunRecord) -> None:
         """Watch the models of a run that may bring batches: one that is there makes a worker ready."""
+        if record.state.ended:
+            self._wanted = {run: models for run, models in self._wanted.items() if run != record.run_id}
         if record.state.ended or not record.prompt:
             return
         try:
             job = parse_job(record.job)
-            for name in job.model.chosen:
-                model = name or self._default_model
+            models = frozenset(name or self._default_model for name in job.model.chosen)
+            for model in models:
                 self._endpoints.watch(self._endpoints.group(entry_for(record, job, model)), model)
+            self._wanted = {**self._wanted, record.run_id: models}
         except (JobRefused, ValueError) as error:
             log.warning("job_not_read", run_id=record.run_id, error=error)
 

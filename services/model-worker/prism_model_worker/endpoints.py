@@ -19,6 +19,7 @@ from prism.runs.catalogue import ModelEntry
 from prism.service.logs import get_logger
 from prism_model_worker.blame import is_refusal
 from prism_model_worker.concurrency import ConcurrencyLimit, Permit
+from prism_model_worker.measurement import MeasuredServer
 from prism_model_worker.server_watch import CANARY_CONTEXT, ServerWatch
 
 log = get_logger(__name__)
@@ -39,10 +40,13 @@ class Endpoint:
         on_open: Callable[[], None],
         probe_deadline_s: float,
         cap: int | None,
+        provider: str = "ollama",
     ) -> None:
+        """`provider`: OpenTelemetry's `gen_ai.provider.name`."""
         self.url = url
-        self.server = server
-        self.watch = ServerWatch(server, clock, on_open, probe_deadline_s)
+        self.provider = provider
+        self.server = MeasuredServer(server, provider)
+        self.watch = ServerWatch(self.server, clock, on_open, probe_deadline_s)
         self.limit = ConcurrencyLimit(clock, cap)
 
     @property
@@ -198,8 +202,10 @@ class Endpoints:
         )
         with self._lock:
             if key not in self._groups:
+                # Without an address of its own an entry is answered by the worker's Ollama.
+                provider = entry.backend if entry.base_url else "ollama"
                 self._groups[key] = ServerGroup(
-                    [self._endpoint((*key, url), url, server) for url, server in self._servers(entry)]
+                    [self._endpoint((*key, url), url, one, provider) for url, one in self._servers(entry)]
                 )
             return self._groups[key]
 
@@ -215,9 +221,11 @@ class Endpoints:
         log.warning("no_model_server", model=entry.name, error=reason)
         return [("", NoServer(reason))]
 
-    def _endpoint(self, key: tuple[object, ...], url: str, server: ModelServer) -> Endpoint:
+    def _endpoint(self, key: tuple[object, ...], url: str, server: ModelServer, provider: str) -> Endpoint:
         if key not in self._known:
-            made = Endpoint(url, server, self._clock, self._on_open, self._probe_deadline_s, self._cap)
+            made = Endpoint(
+                url, server, self._clock, self._on_open, self._probe_deadline_s, self._cap, provider
+            )
             made.watch.start()
             self._known[key] = made
         return self._known[key]
@@ -232,6 +240,17 @@ class Endpoints:
     def limit(self) -> int:
         """Most calls at once now, over all servers."""
         return sum(one.limit.limit for one in list(self._known.values()))
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are under way, over all servers."""
+        return sum(one.limit.in_flight for one in list(self._known.values()))
+
+    def closed_causes(self, model: str) -> list[str | None]:
+        """Return for each server of a model why it is not called, as one word; None: it is."""
+        with self._lock:
+            groups = [group for group, watched in self._watched if watched == model]
+        return [one.watch.closed_cause(model) for group in groups for one in group.endpoints]
 
     def closed_reason(self) -> str | None:
         """Return why nothing can be called: of all models that are watched none can."""

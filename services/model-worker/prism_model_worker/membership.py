@@ -31,6 +31,7 @@ from prism_model_worker.holdings import Holding, Holdings
 log = get_logger(__name__)
 
 COMMIT_EVERY_S = 0.1
+LAG_EVERY_S = 1.0
 PAUSE_AFTER_S = 0.25
 # A rebalance refuses commits until every member has joined; they do so within a heartbeat and a drain.
 RELEASE_S, RELEASE_RETRY_S = 6.0, 0.05
@@ -66,6 +67,9 @@ class Membership:
         self.holdings = Holdings()
         self.subscribed = False
         self.durable: dict[int, int] = {}
+        # Records of each partition held that are not committed; made anew, for others read it.
+        self.lag: dict[int, int] = {}
+        self._lag_due = 0.0
         self._topic = topic
         self._session = session
         self._span = span
@@ -171,6 +175,9 @@ class Membership:
     def commit_if_due(self) -> None:
         """Send the commits that have changed, at most ten times a second."""
         now = self._clock()
+        if now >= self._lag_due:
+            self._lag_due = now + LAG_EVERY_S
+            self.lag = self._measured_lag()
         if now < self._commit_due:
             return
         self._commit_due = now + COMMIT_EVERY_S
@@ -179,6 +186,17 @@ class Membership:
         if offsets:
             fault.point("worker.before_commit")
             self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _measured_lag(self) -> dict[int, int]:
+        """Return the lag by partition, as far as the client knows from what it fetched last."""
+        found = {}
+        for held in self.holdings.all():
+            place = TopicPartition(self._topic, held.partition)
+            with contextlib.suppress(KafkaException):
+                known = self._consumer.get_watermark_offsets(place, cached=True)
+                if known is not None:
+                    found[held.partition] = max(0, known[1] - held.frontier.committable)
+        return found
 
     def commit_now(self, held: Holding) -> bool:
         """Commit one partition and wait for it. Return False if it has moved on."""

@@ -4,6 +4,7 @@ The worker's owner thread makes and ends it. Callers and the lane of the request
 and the photos, which guard themselves, and read the contexts, which only the owner changes.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 from prism.runs.catalogue import ModelEntry
@@ -45,8 +46,29 @@ class ModelCalls:
 
     def start(self) -> None:
         """Look after the fleet's own model."""
+        self._show()
         if self._model:
             self.endpoints.watch(self.default, self._model)
+
+    def _show(self) -> None:
+        """Let the metrics say how the servers are."""
+        endpoints = self.endpoints
+        metrics.CALLS_IN_FLIGHT.read(lambda: {(): float(endpoints.in_flight)})
+        metrics.MODEL_UP.read(lambda: self._by_model(lambda causes: float(None in causes)))
+        metrics.MODEL_SERVERS.read(lambda: self._by_model(lambda causes: float(len(causes))))
+        metrics.QUOTA_EXHAUSTED.read(lambda: self._by_model(lambda causes: float("quota" in causes)))
+        metrics.BREAKERS_OPEN.read(self._open_breakers)
+
+    def _by_model(self, value: Callable[[list[str | None]], float]) -> dict[tuple[str, ...], float]:
+        wanted = self.contexts.wanted_models()
+        return {(metrics.MODEL(one),): value(self.endpoints.closed_causes(one)) for one in sorted(wanted)}
+
+    def _open_breakers(self) -> dict[tuple[str, ...], float]:
+        found: Counter[tuple[str, ...]] = Counter()
+        for one in self.contexts.wanted_models():
+            causes = self.endpoints.closed_causes(one)
+            found.update((metrics.MODEL(one), cause) for cause in causes if cause is not None)
+        return {labels: float(count) for labels, count in found.items()}
 
     @property
     def broken(self) -> BaseException | None:

@@ -1,5 +1,6 @@
 """A finished task as the message that the merger reads."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -66,8 +67,10 @@ def _row(row: BatchRow, outcome: Answer | Problem, columns: tuple[str, ...]) -> 
 
 def measure(task: BatchTask) -> None:
     """Count a task whose result is acknowledged."""
-    metrics.BATCHES.inc()
-    metrics.TOKENS.labels(direction="prompt").inc(task.prompt_tokens)
-    metrics.TOKENS.labels(direction="completion").inc(task.completion_tokens)
-    for outcome in task.outcomes.values():
-        metrics.ROWS.labels(outcome=getattr(outcome, "reason", "ok")).inc()
+    failed = Counter(one.reason for one in task.outcomes.values() if isinstance(one, Problem))
+    ok = len(task.outcomes) - failed.total()
+    metrics.ROWS.labels("ok", "").inc(ok)
+    for reason, rows in failed.items():
+        metrics.ROWS.labels("failed", metrics.REASON(reason)).inc(rows)
+    metrics.REUSED_ROWS.inc(task.reused)
+    metrics.BATCHES.labels("ok" if not failed else "partial" if ok else "failed").inc()

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
 
-from prism.modelserver.errors import CallTimeout, ModelServerError, QuotaExhausted, ReplyTruncated, ServerAway
+from prism.modelserver.errors import (
+    CallTimeout,
+    ModelServerError,
+    QuotaExhausted,
+    ReplyTruncated,
+    ServerAway,
+    error_type,
+)
 from prism.modelserver.server import ChatMessage, ChatRequest, ModelDescription, ModelServer
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
@@ -41,6 +48,8 @@ class Gate:
     """Whether calls to one model are let through, and when it last answered."""
 
     reason: str | None = "not asked yet"
+    # Its kind, for the metrics: an `error_type`.
+    cause: str = "starting"
     needs_canary: bool = False
     answered_at: float = -1e9
     pause_s: float = FIRST_PAUSE_S
@@ -132,14 +141,13 @@ class ServerWatch:
             gate = self._gates[model]
             gate.num_ctx = num_ctx
             first = gate.reason is None
-            gate.reason = _one_line(error)
+            gate.reason, gate.cause = _one_line(error), error_type(error)
             # That a quota is free again shows a call alone: one tiny one, not the waiting batches.
             gate.needs_canary = gate.needs_canary or needs_canary or isinstance(error, QuotaExhausted)
             if first:
                 gate.pause_s = FIRST_PAUSE_S
                 gate.probe_at = self._clock() + max(gate.pause_s, _retry_after(error))
         if first:
-            metrics.MODEL_UP.labels(model=model).set(0)
             log.warning("model_server_away", model=model, error=error)
         self._kick.set()
 
@@ -151,6 +159,14 @@ class ServerWatch:
             return gates[model].reason if model in gates else None
         reasons = [f"{name}: {gate.reason}" for name, gate in gates.items() if gate.reason is not None]
         return "; ".join(reasons) if reasons and len(reasons) == len(gates) else None
+
+    def closed_cause(self, model: str) -> str | None:
+        """Return why calls to a model are not let through, as one word; None: they are."""
+        with self._lock:
+            gate = self._gates.get(model)
+            if gate is None:
+                return "starting"
+            return gate.cause if gate.reason is not None else None
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -192,12 +208,11 @@ class ServerWatch:
         except ModelServerError as error:
             with self._lock:
                 was_open = gate.reason is None
-                gate.reason = _one_line(error)
+                gate.reason, gate.cause = _one_line(error), error_type(error)
                 gate.pause_s = min(_longest_pause(error), gate.pause_s * 2)
                 gate.probe_at = self._clock() + max(gate.pause_s, _retry_after(error))
             if was_open:
                 log.warning("model_server_away", model=model, error=error)
-            metrics.MODEL_UP.labels(model=model).set(0)
             return
         self._opened(model, gate)
 
@@ -212,7 +227,6 @@ class ServerWatch:
                 gate.answered_at = gate.probe_at
         if was_closed:
             self._look_at(model, gate)
-            metrics.MODEL_UP.labels(model=model).set(1)
             log.info("model_server_ready", model=model, digest=self.digest(model)[:12])
             self._on_open()
 

@@ -86,7 +86,7 @@ class Worker:
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors, **{"linger.ms": RESULT_LINGER_MS})
         self._dead_letters = DeadLetters(
-            self._producer, self._topics.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
+            self._producer, self._topics.dead_letter, metrics.count_dead_letter, log.warning
         )
         self._calls = ModelCalls(settings, connect, clock)
         self._tasks, self._contexts = self._calls.tasks, self._calls.contexts
@@ -123,6 +123,12 @@ class Worker:
             settings, kafka, calls.album, calls.tasks, calls.default, calls.request_context, self._clock
         )
 
+    def _lag(self) -> dict[tuple[str, ...], float]:
+        lags = {self._topics.batches: self._membership.lag}
+        if self._requests is not None:
+            lags[self._settings.request_topic] = self._requests.lag
+        return {(topic, str(one)): float(n) for topic, lag in lags.items() for one, n in lag.items()}
+
     def run(self, stop: StopSignal) -> None:
         """Work until asked to stop, then drain. Raises BrokerFatal when only a new process can go on."""
         self._start()
@@ -134,6 +140,7 @@ class Worker:
         self._stop()
 
     def _start(self) -> None:
+        metrics.LAG.read(self._lag)
         self._calls.start()
         while not self._table.caught_up:
             self._table.poll(1.0)
@@ -426,6 +433,7 @@ class Worker:
         in_flight = [task.batch.id for task in self._open.values()]
         waiting = waiting_runs(self._open.values())
         metrics.IN_FLIGHT.set(len(in_flight))
+        metrics.WAITING_RUNS.set(len(waiting))
         partitions = self._membership.holdings.partitions()
         beat = self.status.heartbeat(state, reason, self._calls.limit, in_flight, waiting, partitions)
         with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer

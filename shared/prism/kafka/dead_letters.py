@@ -25,9 +25,13 @@ class DeadLetters:
     """
 
     def __init__(
-        self, producer: Producer, topic: str, count: Callable[[], None], warn: Callable[..., None]
+        self,
+        producer: Producer,
+        topic: str,
+        count: Callable[[MessageReason], None],
+        warn: Callable[..., None],
     ) -> None:
-        """`count` and `warn(action, **values)` hear of each letter: a metric and a log."""
+        """`count(reason)` and `warn(action, **values)` hear of each letter: a metric and a log."""
         # Letters that are not acknowledged.
         self.waiting = 0
         self._bytes = 0
@@ -64,7 +68,7 @@ class DeadLetters:
             self._bytes -= size
             done()
 
-        self._count()
+        self._count(reason)
         self._warn(
             "dead_letter",
             topic=record.topic,

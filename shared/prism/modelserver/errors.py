@@ -116,3 +116,24 @@ class PromptTruncated(ModelServerError):
 
 class ReplyTruncated(ModelServerError):
     """The reply was cut at its limit of tokens or at the end of the context."""
+
+
+_TYPES: tuple[tuple[type[ModelServerError], str], ...] = (
+    (QuotaExhausted, "quota"),
+    (ModelMissing, "model_missing"),
+    (AccessRefused, "access_refused"),
+    (CallFailed, "server_error"),
+    (CallTimeout, "timeout"),
+    (RequestRefused, "request_refused"),
+    (ReplyUnusable, "reply_unusable"),
+    (PromptTruncated, "prompt_truncated"),
+    (ReplyTruncated, "reply_truncated"),
+)
+
+
+def error_type(error: ModelServerError) -> str:
+    """Return the kind of a failed call, from a closed list: OpenTelemetry's `error.type`."""
+    found = next((name for kind, name in _TYPES if isinstance(error, kind)), None)
+    if found is None and isinstance(error, ServerAway):
+        return error.reason.value
+    return found or "_OTHER"

@@ -180,7 +180,13 @@ def _chat_reply(reply: Mapping[str, Any], request: ChatRequest, local: bool, whe
         load_seconds=count(reply, "load_duration") / 1e9,
         model=text(reply, "model", request.model),
         logprobs=logprobs(reply.get("logprobs")) if request.logprobs else (),
+        compute_seconds=_compute_seconds(reply),
     )
+
+
+def _compute_seconds(reply: Mapping[str, Any]) -> float | None:
+    nanoseconds = count(reply, "prompt_eval_duration") + count(reply, "eval_duration")
+    return nanoseconds / 1e9 if nanoseconds else None
 
 
 def _assert_uncut(reply: Mapping[str, Any], completion_tokens: int, request: ChatRequest, where: str) -> None:

@@ -52,6 +52,8 @@ class ChatReply:
     prompt_tokens, completion_tokens: 0 where the server does not count them.
     seconds: the model's own time, loading included; the call's, where the server does not tell it.
     load_seconds: that of loading; 0 where the server does not tell it.
+    compute_seconds: that of reading the prompt and writing the reply, without any wait for a slot; None where
+        the server does not tell it, and then `seconds` is the call's.
     logprobs: of the reply's tokens; empty unless asked for and given.
     """
 
@@ -62,6 +64,7 @@ class ChatReply:
     load_seconds: float
     model: str
     logprobs: tuple[float, ...] = ()
+    compute_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Outstanding:
     place: Place | None = None
     acknowledged: bool = False
     acknowledged_at: float = -math.inf
+    # By the same clock, of the first feeding; None: another ingestor's.
+    fed_at: float | None = None
     feedings: int = 1
     results_end: int | None = None
 
@@ -108,6 +110,8 @@ class FeedTracker:
         if one is not None:
             one.place, one.acknowledged, one.results_end = place, True, None
             one.acknowledged_at = now
+            if one.feedings == 1:
+                one.fed_at = now
 
     def merged(self, progress: FileProgress) -> list[Outstanding]:
         """Take in absolute counts; return the batches that this frees."""

@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Flask, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from waitress import wasyncore
 from waitress.server import create_server
 from werkzeug.exceptions import HTTPException
 
 from prism.service.errors import FatalError
 from prism.service.logs import get_logger
+from prism.service.metrics import ServiceRegistry
 from prism.service.readiness import Readiness
 
 Details = Callable[[], Mapping[str, object]]
@@ -45,7 +46,7 @@ class HealthServer:
         *,
         status: Details,
         readiness: Readiness,
-        registry: CollectorRegistry,
+        registry: ServiceRegistry,
         ready_details: Details = dict,
         pages: Blueprint | None = None,
     ) -> None:
@@ -53,6 +54,7 @@ class HealthServer:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux, where connections have it from their listener
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_MS)
         self.port: int = listener.getsockname()[1]
+        registry.show_ready(lambda: readiness.reason() is None)
         self._sockets: dict[int, Any] = {}
         self._server = create_server(
             _application(status, readiness, registry, ready_details, pages),
@@ -96,7 +98,7 @@ def _bind(host: str, port: int) -> socket.socket:
 def _application(
     status: Details,
     readiness: Readiness,
-    registry: CollectorRegistry,
+    registry: ServiceRegistry,
     ready_details: Details,
     pages: Blueprint | None,
 ) -> Flask:

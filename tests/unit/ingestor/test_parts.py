@@ -32,7 +32,7 @@ from prism_ingestor.budget import FIRST_BATCHES, Meter
 from prism_ingestor.feeding import FileFeed, RunFeed
 from prism_ingestor.load import PartitionLoad
 from prism_ingestor.sources import PlainFile, SourceChanged, _stamp
-from prism_ingestor.stalls import QUIET_S, stall_reason
+from prism_ingestor.stalls import QUIET_S, stall_of
 from prism_ingestor.takeover import Found, _note
 from prism_ingestor.workplace import Workplace
 from tests.unit.kafka.test_records import FakeMessage
@@ -112,9 +112,9 @@ def beat(
 def test_why_a_run_does_not_move(
     quiet_s: float, workers: list[Heartbeat], progress: Progress | None, said: str | None
 ) -> None:
-    found = stall_reason("r", quiet_s, workers, progress)
-    assert found is None if said is None else (found or "").startswith(said)
-    assert found == stall_reason("r", quiet_s * 1.07, workers, progress) or quiet_s < QUIET_S
+    found = stall_of("r", quiet_s, workers, progress)
+    assert (found.reason[: len(said or "")] if found else None) == said
+    assert found == stall_of("r", quiet_s * 1.07, workers, progress) or quiet_s < QUIET_S
 
 
 # Feeds

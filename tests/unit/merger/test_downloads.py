@@ -20,7 +20,7 @@ import pytest
 from prism.messages import RunState
 from prism.runs.table import RunsTable
 from prism.service.http import HealthServer
-from prism.service.metrics import new_registry
+from prism.service.metrics import ServiceRegistry
 from prism.service.readiness import Readiness
 from prism_merger.downloads import pages
 from prism_merger.known_runs import KnownRuns
@@ -37,7 +37,7 @@ class Site:
     def __init__(self, root: Path, token: str | None = TOKEN, most: int = 4, **known: Any) -> None:
         self.known = KnownRuns(root, root / "merger-0" / "store.sqlite", **known)
         self.server = HealthServer(
-            "127.0.0.1", 0, status=dict, readiness=Readiness(), registry=new_registry(),
+            "127.0.0.1", 0, status=dict, readiness=Readiness(), registry=ServiceRegistry("merger"),
             pages=pages(self.known, token, most),
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
-from prism.service.metrics import new_registry
+from prism.service.metrics import ServiceRegistry
 from prism.service.readiness import Readiness
 
 
@@ -22,7 +22,7 @@ def board() -> Readiness:
 
 @pytest.fixture
 def server(board: Readiness) -> Iterator[HealthServer]:
-    registry = new_registry()
+    registry = ServiceRegistry("merger")
     Counter("prism_rows", "Rows.", registry=registry).inc(3)
     server = HealthServer(
         "127.0.0.1",
@@ -93,14 +93,16 @@ def test_a_status_that_fails_does_not_make_the_process_dead(board: Readiness) ->
     def broken() -> Mapping[str, object]:
         raise RuntimeError("no")
 
-    server = HealthServer("127.0.0.1", 0, status=broken, readiness=board, registry=new_registry())
+    server = HealthServer("127.0.0.1", 0, status=broken, readiness=board, registry=ServiceRegistry("merger"))
     assert body_of(server, "/health") == (200, {"status": "ok"})
     server.close()
 
 
 def test_a_taken_port_is_fatal_and_says_so(server: HealthServer, board: Readiness) -> None:
     with pytest.raises(FatalError) as caught:
-        HealthServer("127.0.0.1", server.port, status=dict, readiness=board, registry=new_registry())
+        HealthServer(
+            "127.0.0.1", server.port, status=dict, readiness=board, registry=ServiceRegistry("merger")
+        )
     assert str(caught.value).startswith(
         "cannot serve HTTP: Address already in use (PRISM_HTTP_HOST=127.0.0.1 PORT="
     )
@@ -109,12 +111,14 @@ def test_a_taken_port_is_fatal_and_says_so(server: HealthServer, board: Readines
 
 def test_a_host_name_that_is_not_one_is_fatal(board: Readiness) -> None:
     with pytest.raises(FatalError, match="cannot serve HTTP"):
-        HealthServer("no.such.host.invalid", 0, status=dict, readiness=board, registry=new_registry())
+        HealthServer(
+            "no.such.host.invalid", 0, status=dict, readiness=board, registry=ServiceRegistry("merger")
+        )
 
 
 def test_close_gives_the_port_and_the_threads_back(board: Readiness) -> None:
     before = threading.active_count()
-    server = HealthServer("127.0.0.1", 0, status=dict, readiness=board, registry=new_registry())
+    server = HealthServer("127.0.0.1", 0, status=dict, readiness=board, registry=ServiceRegistry("merger"))
     assert request(server, "/health")[0] == 200
     server.close()
     server.close()

@@ -8,14 +8,14 @@ import pytest
 
 from prism.kafka.commit_note import CommitNote
 from prism.kafka.records import Record
-from prism.messages import RunRecord
-from prism.modelserver.errors import AwayReason, ModelServerError, ServerAway
+from prism.messages import RunRecord, RunState
+from prism.modelserver.errors import AwayReason, ModelServerError, QuotaExhausted, ServerAway
 from prism.runs.catalogue import ModelEntry, entry_of
 from prism_model_worker import server_watch
 from prism_model_worker.__main__ import connector
 from prism_model_worker.concurrency import STARVED_S
 from prism_model_worker.contexts import RunContext, RunContexts
-from prism_model_worker.endpoints import Endpoints
+from prism_model_worker.endpoints import Endpoints, ServerGroup
 from prism_model_worker.holdings import Holdings
 from prism_model_worker.settings import WorkerSettings
 from prism_model_worker.status import Status
@@ -156,3 +156,25 @@ def test_what_nobody_foresaw_ends_no_watch_in_silence() -> None:
     one.watch.watch(MODEL)
     one.watch._probe_due()
     assert isinstance(known.broken, ZeroDivisionError)
+
+
+@pytest.mark.usefixtures("endpoints")
+def test_the_metrics_say_why_a_server_is_not_called_and_forget_models_that_nobody_wants() -> None:
+    bench = Bench()
+    known = Endpoints(lambda _: [("", bench.server)], bench.clock, lambda: None, 5.0, None)
+    contexts = RunContexts(MODEL, known)
+    contexts.watch_models(run())
+    assert known.closed_causes(MODEL) == ["starting"]
+    (one,) = known.group(entry_of({"name": MODEL}, MODEL)).endpoints
+    one.watch._probe_due()
+    assert known.closed_causes(MODEL) == [None]
+    lease = ServerGroup([one]).acquire(MODEL)
+    assert lease is not None
+    lease.close_gate(QuotaExhausted("HTTP 429: usage limit"))
+    assert known.closed_causes(MODEL) == ["quota"]
+    other = run_record().model_copy(update={"run_id": "other"})
+    job = {**other.job, "model": {**other.job.get("model", {}), "name": "other-model"}}
+    contexts.watch_models(other.model_copy(update={"job": job}))
+    assert contexts.wanted_models() == {MODEL, "other-model"}
+    contexts.watch_models(other.model_copy(update={"job": job, "state": RunState.COMPLETED}))
+    assert contexts.wanted_models() == {MODEL}

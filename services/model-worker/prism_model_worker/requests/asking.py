@@ -67,8 +67,7 @@ class RequestAnswerer:
         fault.point("worker.before_call", task.request.prompt)
         started = self._clock()
         try:
-            with metrics.CALL_SECONDS.time():
-                reply = lease.server.chat(self._chat_request(task))
+            reply = lease.server.chat(self._chat_request(task))
         except ModelServerError as error:
             lease.failed(error)
             return self._call_failed(task, error, lease)
@@ -107,7 +106,6 @@ class RequestAnswerer:
             self._count(task, MOST_TRIES, *failure_of(bad))
 
     def _call_failed(self, task: RequestTask, error: ModelServerError, lease: Lease) -> float:
-        metrics.CALL_ERRORS.labels(kind=type(error).__name__).inc()
         for kind, code, message in _OWN_FAULT:
             if isinstance(error, kind):
                 task.fail(code, message)

@@ -61,6 +61,10 @@ LATE_EVERY_S = 0.25
 DRAIN_S = 5.0
 _SPAN = 2 * MOST_IN_HAND
 POISON = "poison"
+# A request with a time of long ago must not drown all others in a sum.
+LONGEST_WAIT_S = 3600.0
+# Why a request fails though nothing is wrong with it; all other codes are its sender's to mend.
+_OUR_FAULTS = frozenset({"model_error", "bad_answer", "deadline_exceeded", POISON})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class RequestLane:
         self._errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._errors)
         self._dead_letters = DeadLetters(
-            self._producer, settings.dead_letter, metrics.DEAD_LETTERS.inc, log.warning
+            self._producer, settings.dead_letter, metrics.count_dead_letter, log.warning
         )
         self._album = album
         # One photo is decoded while the next one's text is; more would only queue for the decoder.
@@ -136,8 +140,14 @@ class RequestLane:
         )
         self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
 
+    @property
+    def lag(self) -> dict[int, int]:
+        """Requests of each partition held that are not committed. Any thread may ask."""
+        return self._membership.lag
+
     def start(self) -> None:
         """Begin to answer."""
+        metrics.REQUESTS_IN_FLIGHT.read(lambda: {(): float(len(self._open))})
         self._thread.start()
 
     def stop(self) -> None:
@@ -292,6 +302,7 @@ class RequestLane:
             self._failed.put((task, done))
         code = task.failure.code if task.failure is not None else ""
         metrics.REQUESTS.labels(outcome=code or "answered").inc()
+        metrics.REPLY_SECONDS.labels(outcome_of(code)).observe(total_s + waited_s(task))
         metrics.REQUEST_SECONDS.labels(part="own").observe(total_s - task.model_seconds)
         metrics.REQUEST_SECONDS.labels(part="model").observe(task.model_seconds)
         work = audit.Work(task.model, task.photo, len(task.answer or ""), round(total_s, 3))
@@ -438,6 +449,21 @@ class RequestLane:
             self._producer.poll(0.02)
             self._settle()
         self._lost(partitions)
+
+
+def outcome_of(code: str) -> str:
+    """Return whether a request was answered, and if not, by whose fault. code: of its failure, or empty."""
+    if not code:
+        return "answered"
+    return "failed" if code in _OUR_FAULTS else "refused"
+
+
+def waited_s(task: RequestTask) -> float:
+    """Return the seconds that a request waited in Kafka, an hour at most; 0 where its record has no time."""
+    sent_ms = task.record.timestamp_ms
+    if sent_ms <= 0:
+        return 0.0
+    return min(max(0.0, task.taken_at - sent_ms / 1000), LONGEST_WAIT_S)
 
 
 def _where(record: Record) -> str:

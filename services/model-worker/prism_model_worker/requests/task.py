@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prism.kafka.records import Record
 from prism_model_worker.endpoints import ServerGroup
@@ -22,8 +22,8 @@ class Failure:
 class RequestTask:
     """One request. Owned by one thread at a time, as a `BatchTask` is.
 
-    received_at: by the monotonic clock. num_ctx: context length of its calls in tokens.
-    model_seconds: spent in calls. on_done: called once, by the caller that ended it.
+    received_at: by the monotonic clock; taken_at: the same in Unix time, seconds. num_ctx: context length of
+    its calls in tokens. model_seconds: spent in calls. on_done: called once, by the caller that ended it.
     """
 
     record: Record
@@ -34,6 +34,7 @@ class RequestTask:
     num_ctx: int
     received_at: float
     on_done: Callable[["RequestTask"], None]
+    taken_at: float = field(default_factory=time.time)
     photo: Photo | None = None
     model_seconds: float = 0.0
     tries: int = 0
