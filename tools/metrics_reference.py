@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -92,7 +92,7 @@ def _is_metric(call: ast.Call) -> bool:
 
 
 def _declared(
-    node: ast.Assign, call: ast.Call, lines: list[str], names: dict[str, list[object]]
+    node: ast.Assign, call: ast.Call, lines: list[str], names: Mapping[str, Sequence[object]]
 ) -> tuple[int, Declared]:
     assert isinstance(call.func, ast.Name)
     kind = _TYPES[call.func.id]
@@ -102,7 +102,7 @@ def _declared(
     return node.lineno, Declared(name + suffix, kind, labels, text, _comment(lines, node.lineno - 1))
 
 
-def _labels(node: ast.expr, names: dict[str, list[object]]) -> Iterator[str]:
+def _labels(node: ast.expr, names: Mapping[str, Sequence[object]]) -> Iterator[str]:
     assert isinstance(node, ast.List), "labels are a list"
     for one in node.elts:
         if isinstance(one, ast.Starred):

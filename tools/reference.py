@@ -1,5 +1,4 @@
-"""Write what is generated: docs/schemas/*.json, docs/settings.md, docs/jobs.md, docs/metrics.md, and in
-docs/security.md the table of rights.
+"""Write what is generated: reference pages and schemas in docs, dashboards and the PrometheusRule in deploy.
 
 `make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
 """
@@ -15,8 +14,10 @@ from prism.service.settings import ServiceSettings, describe
 from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
 from prism_model_worker.settings import WorkerSettings
+from tools.dashboards import dashboard_files
 from tools.job_reference import job_schema, jobs_page
 from tools.metrics_reference import metrics_page
+from tools.rules import prometheus_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES: tuple[tuple[str, type[ServiceSettings]], ...] = (
@@ -45,6 +46,8 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "security.md": security_page(),
         ROOT / "docs" / "metrics.md": metrics_page(),
         ROOT / "docs" / "schemas" / "job.schema.json": job_schema(),
+        **dashboard_files(),
+        **prometheus_rule(),
     }
     for message in ALL_MESSAGES:
         schema = json.dumps(message.model_json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -6,7 +6,7 @@ or 0 at the others.
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from prism.messages import MessageReason
+from prism.messages import MessageReason, RunState
 from prism.service.metrics import LiveGauge, ServiceRegistry
 
 REGISTRY = ServiceRegistry("ingestor")
@@ -103,6 +103,12 @@ RUN_TOKENS = LiveGauge(
 RUN_STALLED = LiveGauge(
     "prism_ingestor_run_stalled", "1 while nothing of a run moves, else 0.", ["run_id"], registry=REGISTRY
 )
+
+# Prometheus takes the first value that it sees for no step: what is counted begins at 0.
+for _reason in MessageReason:
+    DEAD_LETTERS.labels(_reason)
+for _state in RunState:
+    RUNS.labels(_state)
 
 
 def count_dead_letter(reason: MessageReason) -> None:

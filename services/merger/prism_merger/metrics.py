@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from prism.messages import MessageReason
 from prism.service.metrics import BoundedLabel, LiveGauge, ServiceRegistry
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -85,3 +86,14 @@ class Metrics:
         self.disk_full = Gauge(
             "prism_merger_disk_full", "1 while the volume takes no more, else 0.", registry=self.registry
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make the series whose first step is to be seen: Prometheus takes the first value for none."""
+        for outcome in ("merged", "duplicate", "left_alone", "dead_letter"):
+            self.results.labels(outcome)
+        for outcome in ("published", "withheld", "nothing"):
+            self.runs_closed.labels(outcome)
+        for reason in MessageReason:
+            self.dead_letters.labels(reason)
+        self.rows.labels("ok", "")

@@ -45,6 +45,8 @@ class MeasuredServer:
 
     def assert_model(self, name: str) -> None:
         self._server.assert_model(name)
+        # Before its first call, so that this one is seen.
+        metrics.OPERATION_SECONDS.labels(OPERATION, self._provider, metrics.MODEL(name), "")
 
     def describe(self, name: str) -> ModelDescription:
         return self._server.describe(name)

@@ -2,7 +2,8 @@
 
 Calls to models have OpenTelemetry's names, units, attributes and bucket boundaries (semantic conventions for
 generative AI, client metrics), with `_` for `.`. The model's name is whatever a job says, so the labels
-`gen_ai_request_model` and `model` are bounded by `MODEL`.
+`gen_ai_request_model` and `model` are bounded by `MODEL`. A counter whose first step is to be seen has its
+series from the start: Prometheus takes the first value that it sees for no step.
 """
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -122,6 +123,11 @@ COMMITS_REFUSED = Counter("prism_worker_commits_refused", "Commits refused as st
 DEAD_LETTERS = Counter(
     "prism_worker_dead_letters", "Messages that could not be used, by reason.", ["reason"], registry=REGISTRY
 )
+for _reason in MessageReason:
+    DEAD_LETTERS.labels(_reason)
+for _outcome in ("ok", "partial", "failed"):
+    BATCHES.labels(_outcome)
+ROWS.labels("ok", "")
 
 
 def count_dead_letter(reason: MessageReason) -> None:
@@ -156,3 +162,8 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 1, 3, 10, 30, 120),
     registry=REGISTRY,
 )
+for _outcome in ("answered", "refused", "failed"):
+    REPLY_SECONDS.labels(_outcome)
+for _part in ("model", "own"):
+    REQUEST_SECONDS.labels(_part)
+REQUESTS.labels("answered")
