@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := shared services/ingestor services/model-worker services/merger embedded cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test up lint format bench chaos schemas screens lock clean
+.PHONY: help install demo test up lint format bench chaos schemas queries screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -46,8 +46,11 @@ format: install ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: install ## Write docs/schemas, docs/settings.md and docs/jobs.md from the code
+schemas: install ## Write what is generated: docs/schemas, reference pages, dashboards, PrometheusRule
 	@$(BIN)/python -m tools.reference
+
+queries: install ## Write docs/dashboard-queries.md: what a real fleet answers the dashboards
+	@PRISM_WRITE_DASHBOARD_QUERIES=1 $(BIN)/python -m pytest -q tests/integration/test_monitoring.py
 
 screens: install ## Take the pictures in docs/screens of the dashboard and the runner (needs tmux)
 	@$(BIN)/python -m tools.screens

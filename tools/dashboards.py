@@ -1,8 +1,8 @@
 """The four dashboards of deploy/grafana.
 
 How they are meant to be read, at three in the morning: the fleet's top row says whether something is wrong,
-the next one whether anybody suffers, the rest where. Each panel's `i` says what to do. Every query has a value
-on a healthy fleet that works: docs/dashboard-queries.md shows them.
+the next one whether anybody suffers, the rest where. Each panel's `i` says what to do. Every query has a
+value on a healthy fleet that works: docs/dashboard-queries.md shows them.
 """
 
 import json

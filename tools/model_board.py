@@ -82,8 +82,8 @@ MODEL_SERVERS = Dashboard(
                 ),
                 Panel(
                     "Servers",
-                    "That workers are configured to use.",
-                    (Query("sum by (model) (prism_worker_model_servers)", "{{model}}"),),
+                    "That a worker is configured to use.",
+                    (Query("max by (model) (prism_worker_model_servers)", "{{model}}"),),
                 ),
             ),
         ),

@@ -16,6 +16,7 @@ from tools.panels import (
 _RUN = '{run_id="$run"}'
 _MERGED = f"sum(prism_ingestor_run_rows{_RUN})"
 _LEFT = f"(sum(prism_ingestor_run_input_rows{_RUN}) - {_MERGED})"
+_PACE = f"sum(deriv(prism_ingestor_run_rows{_RUN}[2m]))"
 
 RUN = Dashboard(
     "run",
@@ -29,8 +30,8 @@ RUN = Dashboard(
                     "What is shown here",
                     "At most 16 runs at once have series of their own, the first ones, from their "
                     "acceptance to a minute after their end; others get theirs as places come free. A run "
-                    "that is over between two scrapes never shows. The counts are those of the last "
-                    "scrape: for the account use `prism status RUN`, and when the run has ended its manifest.",
+                    "that is over between two scrapes never shows. The counts are those of the "
+                    "last scrape: for the account use `prism status RUN`, and after its end the manifest.",
                     (),
                     kind="text",
                     width=24,
@@ -53,8 +54,8 @@ RUN = Dashboard(
                 ),
                 stat(
                     "Left at this pace",
-                    f"{_LEFT} / clamp_min(deriv({_MERGED}[5m:15s]), 0.001)",
-                    "By the rows merged in the last five minutes.",
+                    f"{_LEFT} / clamp_min({_PACE}, 0.001)",
+                    "By the rows merged in the last two minutes.",
                     unit="s",
                 ),
                 stat(
@@ -79,7 +80,7 @@ RUN = Dashboard(
                 Panel(
                     "Rows a second",
                     "Merged.",
-                    (Query(f"clamp_min(deriv({_MERGED}[2m:15s]), 0)", "rows"),),
+                    (Query(f"clamp_min({_PACE}, 0)", "rows"),),
                     unit="rowsps",
                 ),
                 Panel(

@@ -1,0 +1,149 @@
+"""A real Prometheus watches a real fleet that works: every rule and every query of a dashboard has a value.
+
+One fleet and one Prometheus for the module. The load: a run that ends, a run that goes on while everything is
+asked, rows that fail, rows that say the same, requests, and a message that nobody can use.
+"""
+
+import json
+import math
+import os
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from prism.kafka.clients import ErrorWatch
+from prism.messages import Topics
+from prism_embedded.loopback import HOST
+from prism_embedded.model_state import Behaviour
+from tests.harness.fleet import Fleet, Plan
+from tests.harness.process import await_true
+from tests.harness.prometheus import Prometheus, promtool
+from tests.harness.rows import write_csv
+from tools import dashboard_queries
+from tools.panels import STARTS
+from tools.rules import alerts, groups
+
+JOBS = {"prism-ingestor": "ingestor", "prism-model-worker": "worker", "prism-merger": "merger"}
+LONG_RUN = "monitored"
+REQUESTS = 12
+# Set by `make queries`.
+WRITE = "PRISM_WRITE_DASHBOARD_QUERIES"
+SEEN_S = 90.0
+
+
+@dataclass
+class Watched:
+    """A fleet at work, and who watches it. `values`: what each expression gave, once it gave something."""
+
+    fleet: Fleet
+    prometheus: Prometheus
+    values: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def missing(self, expressions: list[str]) -> list[str]:
+        """Ask what has had no value yet; return what still has none."""
+        for expr in expressions:
+            if expr not in self.values:
+                found = self.prometheus.query(dashboard_queries.asked(expr, LONG_RUN))
+                if any(not math.isnan(float(one["value"][1])) for one in found):
+                    self.values[expr] = found
+        return [expr for expr in expressions if expr not in self.values]
+
+    def await_values(self, expressions: list[str]) -> None:
+        await_true(
+            lambda: not self.missing(expressions),
+            SEEN_S,
+            lambda: "without a value:\n" + "\n".join(self.missing(expressions)),
+        )
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("monitoring")
+    faults = "too_few=0.05"
+    plan = Plan(workers=2, limit=2, interval=20, behaviour=Behaviour(latency_ms=250.0, faults=faults))
+    with Fleet(folder, plan) as fleet:
+        write_job_that_shares(fleet)
+        targets = {job: [one.port for one in fleet.of(kind)] for job, kind in JOBS.items()}
+        with Prometheus(folder / "prometheus", targets) as prometheus:
+            short = write_csv(folder / "short.csv", 120)
+            fleet.drop(short.path, "short", "short")
+            work(fleet)
+            fleet.watch.await_end("short")
+            # Longer than all that is asked of it takes.
+            long = write_csv(
+                folder / "long.csv", 6000, seed=2, special=[(n, "the same") for n in range(5, 90)]
+            )
+            fleet.drop(long.path, LONG_RUN, "long")
+            work(fleet)
+            yield Watched(fleet, prometheus)
+
+
+def write_job_that_shares(fleet: Fleet) -> None:
+    """Let rows that say the same be asked once: the harness' job turns that off."""
+    (job,) = fleet.jobs_dir.glob("*.yaml")
+    job.write_text(job.read_text().replace("dedupe: false", "dedupe: true"))
+
+
+def work(fleet: Fleet) -> None:
+    """Send requests, one of them too long for anybody, and what no service can read."""
+    producer = fleet.kafka.producer(ErrorWatch())
+    for number in range(REQUESTS):
+        body = {"user_email": "u@example.com", "prompt": f"Say {number}."}
+        producer.produce("eater-send-photo", json.dumps(body), key=f"k{number}")
+    refused = {"user_email": "u@example.com", "prompt": "x" * 100_001}
+    producer.produce("eater-send-photo", json.dumps(refused), key="refused")
+    producer.produce(Topics().results, b"{", key="nobody", partition=0)
+    assert producer.flush(30.0) == 0
+
+
+def test_every_dashboard_query_has_a_value_and_the_page_says_which(watched: Watched) -> None:
+    expressions = [expr for _, _, expr in dashboard_queries.all_queries()]
+    watched.await_values(expressions)
+    if os.environ.get(WRITE):
+        watched.fleet.watch.await_merged(LONG_RUN, 1500)
+        watched.values.clear()
+        watched.await_values(expressions)
+        dashboard_queries.PAGE.write_text(dashboard_queries.page(watched.values), encoding="utf-8")
+
+
+def test_every_recording_rule_has_a_value(watched: Watched) -> None:
+    watched.await_values(
+        [rule["record"] for group in groups() for rule in group["rules"] if "record" in rule]
+    )
+
+
+def test_every_rule_is_evaluated_and_nothing_fires_on_a_healthy_fleet(watched: Watched) -> None:
+    told = [rule for group in watched.prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["name"] for rule in told if rule["type"] == "alerting"} == {
+        rule["alert"] for rule in alerts()
+    }
+    assert not [rule for rule in told if rule["health"] != "ok"], "every rule was evaluated without an error"
+    firing = [one["metric"]["alertname"] for one in watched.prometheus.query('ALERTS{alertstate="firing"}')]
+    assert firing == []
+
+
+def test_what_is_asked_only_in_need_is_valid_too(watched: Watched) -> None:
+    watched.prometheus.query(STARTS)
+    runs = watched.prometheus.get("label/run_id/values", **{"match[]": "prism_ingestor_run_input_rows"})
+    assert LONG_RUN in runs, "the dashboard of one run offers the runs that are under way"
+
+
+@pytest.mark.parametrize("kind", JOBS.values())
+def test_promtool_has_nothing_to_say_of_a_services_metrics(watched: Watched, kind: str) -> None:
+    port = watched.fleet.of(kind)[0].port
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10.0) as answer:
+        done = promtool("check", "metrics", stdin=answer.read())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_the_metrics_count_what_the_fleet_did(watched: Watched) -> None:
+    rows = watched.prometheus.query('sum(prism_merger_rows_total{reason="empty_message"})')
+    assert float(rows[0]["value"][1]) >= 1
+    answered = watched.prometheus.query('sum(prism_worker_requests_total{outcome="answered"})')
+    refused = watched.prometheus.query('sum(prism_worker_requests_total{outcome!="answered"})')
+    assert (float(answered[0]["value"][1]), float(refused[0]["value"][1])) == (2 * REQUESTS, 2)
+    letters = watched.prometheus.query('sum(prism_merger_dead_letters_total{reason="not_parsed"})')
+    assert float(letters[0]["value"][1]) == 2

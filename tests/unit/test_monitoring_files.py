@@ -1,0 +1,129 @@
+"""Rules, dashboards and runbooks hang together: every name is declared, every alert explained and tested."""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.harness.prometheus import DEPLOYED, ROOT, promtool
+from tools.dashboard_queries import PAGE, all_queries, queries_of
+from tools.dashboards import ALL, FOLDER
+from tools.metrics_reference import SERVICES, declared
+from tools.panels import ALERTS_FIRING, STARTS, WIDTH
+from tools.rules import alerts, groups
+
+# What Prometheus and the client library make by themselves.
+GIVEN = {"ALERTS", "up", *(f"process_{one}" for one in ("resident_memory_bytes", "cpu_seconds_total"))}
+GIVEN |= {"process_start_time_seconds"}
+NAME = re.compile(r"\b(?:prism[:_]|gen_ai_client_|process_|up\b|ALERTS\b)[a-zA-Z0-9_:]*")
+RULES = [rule for group in groups() for rule in group["rules"]]
+
+
+def known_names() -> set[str]:
+    series = {name for _, module in SERVICES for one in declared(module) for name in one.series}
+    return GIVEN | series | {rule["record"] for rule in RULES if "record" in rule}
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for rule in RULES:
+        yield rule.get("alert") or rule["record"], rule["expr"]
+    for board, panel, expr in all_queries():
+        yield f"{board}/{panel}", expr
+    for board in ALL:
+        for one in board.variables:
+            yield f"{board.slug}/${one.name}", one.query
+    yield from (("annotation", ALERTS_FIRING), ("annotation", STARTS))
+
+
+def names_in(expr: str) -> set[str]:
+    """Return the metrics of an expression; a pattern of names stands for each that it means."""
+    patterns = re.findall(r'__name__=~"([^"]+)"', expr)
+    meant = {name for one in patterns for name in known_names() if re.fullmatch(one, name)}
+    assert len(meant) >= len(patterns), f"a pattern means nothing: {patterns}"
+    without_labels = re.sub(r"\{[^}]*\}", "", re.sub(r'"[^"]*"', "", expr))
+    return set(NAME.findall(without_labels)) | meant
+
+
+@pytest.mark.parametrize(("where", "expr"), list(expressions()))
+def test_every_metric_that_is_asked_for_is_declared(where: str, expr: str) -> None:
+    found = names_in(expr)
+    assert found, f"{where} asks for no metric"
+    assert found <= known_names()
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda one: one["alert"])
+def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+    runbook = ROOT / alert["annotations"]["runbook_url"]
+    text = runbook.read_text(encoding="utf-8")
+    assert alert["alert"] in text.splitlines()[2], "the page names its alerts"
+    assert re.findall("^## .*", text, re.M) == ["## What it means", "## What to look at", "## What to do"]
+
+
+def test_every_runbook_belongs_to_an_alert_and_its_links_lead_somewhere() -> None:
+    folder = ROOT / "docs" / "runbooks"
+    used = {ROOT / alert["annotations"]["runbook_url"] for alert in alerts()}
+    assert set(folder.glob("*.md")) == used
+    for page in used:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (folder / target).exists(), f"{page.name} leads to {target}"
+
+
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    fires: dict[bool, set[str]] = {True: set(), False: set()}
+    for path in (DEPLOYED / "tests").glob("*.yml"):
+        for case in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            for one in case["alert_rule_test"]:
+                fires[bool(one["exp_alerts"])].add(one["alertname"])
+    assert fires[True] == fires[False] == {alert["alert"] for alert in alerts()}
+
+
+def test_promtool_finds_nothing_wrong_with_rules_and_configuration() -> None:
+    done = promtool("check", "config", DEPLOYED / "prometheus.yml")
+    assert done.returncode == 0, done.stderr.decode()
+    done = promtool(
+        "check", "rules", "--lint=all", "--lint-fatal", *sorted((DEPLOYED / "rules").glob("*.yml"))
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_alerts_fire_when_they_should() -> None:
+    done = promtool("test", "rules", *sorted((DEPLOYED / "tests").glob("*.yml")))
+    assert done.returncode == 0, done.stdout.decode()[-3000:] + done.stderr.decode()[-3000:]
+
+
+def test_the_committed_values_are_those_of_the_dashboards_queries() -> None:
+    committed = queries_of(PAGE.read_text(encoding="utf-8"))
+    assert committed == [(panel, expr) for _, panel, expr in all_queries()], "run `make queries`"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_a_dashboard_is_one_that_grafana_can_lay_out(path: Path) -> None:
+    board = json.loads(path.read_text(encoding="utf-8"))
+    panels = board["panels"]
+    assert len({one["id"] for one in panels}) == len(panels)
+    assert not [one for one in panels if one["gridPos"]["x"] + one["gridPos"]["w"] > WIDTH]
+    assert not [pair for pair in combinations(panels, 2) if _overlap(*(one["gridPos"] for one in pair))]
+    for one in panels:
+        assert one["type"] in ("row", "text") or one["description"], "a panel says what it shows"
+        for target in one.get("targets", ()):
+            assert target["datasource"]["uid"] == "${datasource}"
+
+
+def _overlap(one: dict[str, int], other: dict[str, int]) -> bool:
+    beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+    above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+    return not (beside or above)
+
+
+def test_every_dashboard_is_taken_along_to_kubernetes() -> None:
+    text = (ROOT / "deploy" / "grafana" / "kustomization.yaml").read_text(encoding="utf-8")
+    taken = [file for one in yaml.safe_load(text)["configMapGenerator"] for file in one["files"]]
+    assert sorted(taken) == sorted(f"dashboards/{path.name}" for path in FOLDER.glob("*.json"))
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(one.slug for one in ALL)
