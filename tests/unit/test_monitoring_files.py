@@ -32,8 +32,8 @@ def known_names() -> set[str]:
 def expressions() -> Iterator[tuple[str, str]]:
     for rule in RULES:
         yield rule.get("alert") or rule["record"], rule["expr"]
-    for board, panel, expr in all_queries():
-        yield f"{board}/{panel}", expr
+    for slug, panel, expr in all_queries():
+        yield f"{slug}/{panel}", expr
     for board in ALL:
         for one in board.variables:
             yield f"{board.slug}/${one.name}", one.query
@@ -73,6 +73,23 @@ def test_every_runbook_belongs_to_an_alert_and_its_links_lead_somewhere() -> Non
     for page in used:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             assert (folder / target).exists(), f"{page.name} leads to {target}"
+
+
+PAGES = [
+    ROOT / "docs" / "platform.md",
+    ROOT / "docs" / "metrics.md",
+    *(ROOT / "docs" / "runbooks").glob("*.md"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_name_no_metric_that_is_not_there(page: Path) -> None:
+    named = re.findall(
+        r"\b(?:prism_(?:ingestor|worker|merger|service)_|prism:|gen_ai_client_)[a-z0-9_:]+",
+        page.read_text(encoding="utf-8"),
+    )
+    histograms = {one.name for _, module in SERVICES for one in declared(module) if one.type == "histogram"}
+    assert set(named) <= known_names() | histograms
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:

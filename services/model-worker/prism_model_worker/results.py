@@ -65,12 +65,12 @@ def _row(row: BatchRow, outcome: Answer | Problem, columns: tuple[str, ...]) -> 
     )
 
 
-def measure(task: BatchTask) -> None:
-    """Count a task whose result is acknowledged."""
-    failed = Counter(one.reason for one in task.outcomes.values() if isinstance(one, Problem))
-    ok = len(task.outcomes) - failed.total()
+def measure(result: Result) -> None:
+    """Count a result that is acknowledged."""
+    failed = Counter(row.reason for row in result.rows if row.reason is not None)
+    ok = len(result.rows) - failed.total()
     metrics.ROWS.labels("ok", "").inc(ok)
     for reason, rows in failed.items():
         metrics.ROWS.labels("failed", metrics.REASON(reason)).inc(rows)
-    metrics.REUSED_ROWS.inc(task.reused)
+    metrics.REUSED_ROWS.inc(result.usage.reused_rows)
     metrics.BATCHES.labels("ok" if not failed else "partial" if ok else "failed").inc()

@@ -345,7 +345,7 @@ class Worker:
             self._open.pop(task.place, None)
             self._membership.holdings.finish(task.partition, task.epoch, task.offset)
             self.status.count(result)
-            measure(task)
+            measure(result)
 
         record = task.context.record
         self._on_their_way += 1

@@ -6,8 +6,8 @@ import pytest
 
 from prism.annotation import Answer, Problem
 from prism.messages import BatchRow, RowReason, WorkerState
-from prism_model_worker import results
-from prism_model_worker.results import encode, result_of
+from prism_model_worker import metrics, results
+from prism_model_worker.results import encode, measure, result_of
 from prism_model_worker.status import KEPT_RUNS, RATE_WINDOW_S, TOLD_RUNS, Status
 from prism_model_worker.tasks import BatchTask
 from tests.unit.worker.world import Clock, batch, context, task
@@ -129,3 +129,24 @@ def test_the_runs_worked_on_last_are_told_and_none_forgets_its_counts() -> None:
     for number in range(2 * KEPT_RUNS):
         status.begin(f"q{number}")
     assert len(status._shares) == KEPT_RUNS
+
+
+def test_rows_and_batches_are_counted_by_what_the_result_says() -> None:
+    def counts() -> list[float]:
+        asked = (
+            ("rows", {"outcome": "ok", "reason": ""}),
+            ("rows", {"outcome": "failed", "reason": "not_json"}),
+            ("batches", {"outcome": "partial"}),
+            ("batches", {"outcome": "failed"}),
+            ("reused_rows", {}),
+        )
+        read = metrics.REGISTRY.get_sample_value
+        return [read(f"prism_worker_{name}_total", labels) or 0.0 for name, labels in asked]
+
+    before = counts()
+    work = answered(3)
+    work.reused = 2
+    partial = result_of(work, "w")
+    measure(partial)
+    measure(partial.model_copy(update={"rows": partial.rows[-1:]}))
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [2, 2, 1, 1, 4]

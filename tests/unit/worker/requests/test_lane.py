@@ -15,7 +15,7 @@ from prism.kafka.records import Record
 from prism.modelserver.server import ChatReply, ChatRequest
 from prism_model_worker.requests.answer import MAX_ANSWER_BYTES
 from prism_model_worker.requests.asking import MOST_TRIES, RequestAnswerer
-from prism_model_worker.requests.lane import LaneSettings, RequestLane
+from prism_model_worker.requests.lane import LONGEST_WAIT_S, LaneSettings, RequestLane, outcome_of, waited_s
 from prism_model_worker.requests.reply import ReplyTopics
 from prism_model_worker.requests.task import RequestTask
 from prism_model_worker.tasks import TaskQueue
@@ -208,3 +208,22 @@ def test_an_error_too_large_for_the_broker_breaks_the_lane() -> None:
     bench.ask(schema={"type": "string"})
     with pytest.raises(BrokerFatal):
         bench.turns()
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [("", "answered"), ("bad_photo", "refused"), ("no_vision", "refused"), ("model_error", "failed")],
+)
+def test_a_request_counts_against_us_only_where_it_is_our_fault(code: str, outcome: str) -> None:
+    assert outcome_of(code) == outcome
+
+
+@pytest.mark.parametrize(
+    ("sent_ms", "waited"),
+    [(98_500, 1.5), (100_000, 0.0), (200_000, 0.0), (-1, 0.0), (0, 0.0), (1, 99.999)],
+)
+def test_the_time_in_kafka_counts_as_far_as_it_can_be_believed(sent_ms: int, waited: float) -> None:
+    task: Any = SimpleNamespace(record=SimpleNamespace(timestamp_ms=sent_ms), taken_at=100.0)
+    assert waited_s(task) == pytest.approx(waited)
+    task.taken_at = 1e9
+    assert waited_s(task) <= LONGEST_WAIT_S
