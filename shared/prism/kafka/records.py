@@ -1,19 +1,25 @@
-"""Records' keys and headers: CloudEvents in binary mode and a W3C traceparent.
+"""Records' keys and headers: CloudEvents in binary mode and a W3C trace context.
 
 Sources: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (binary content mode: attributes as
 `ce_` headers); W3C Trace Context, section 3.2 (`00-<trace id>-<span id>-<flags>`).
 Ids are deterministic: a record that is sent again after a crash carries the same `ce_id`.
+
+A record's trace context is that of the span that sent it, or where nothing is traced that of who began it
+all, unchanged. Where nobody did, its ids follow from the run's and the record's; no span has those.
 """
 
 import hashlib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import Message
 
+from prism.messages.trace import HEADER_PARENT, HEADER_STATE, TraceContext
+
 Headers = list[tuple[str, str | bytes | None]]
 
+CE_ID = "ce_id"
 CE_TYPE_PREFIX = "io.prism."
 
 # confluent-kafka 2.16 returns a list *and* leaves an error behind where a header's name is no UTF-8. A plain
@@ -22,22 +28,34 @@ _ask_headers = operator.methodcaller("headers")
 
 
 def trace_parent(run_id: str, ce_id: str) -> str:
-    """Return the traceparent of a record: one trace per run, one span per record."""
+    """Return the traceparent of a record that nobody traces: one trace per run, one span per record."""
     trace = hashlib.sha256(run_id.encode()).hexdigest()[:32]
-    span = hashlib.sha256(ce_id.encode()).hexdigest()[:16]
-    return f"00-{trace}-{span}-01"
+    return f"00-{trace}-{_own_span(ce_id)}-01"
 
 
-def event_headers(kind: str, ce_id: str, source: str, run_id: str) -> Headers:
+def _own_span(ce_id: str) -> str:
+    return hashlib.sha256(ce_id.encode()).hexdigest()[:16]
+
+
+def sent_trace(headers: Mapping[str, str]) -> TraceContext | None:
+    """Return the trace context that a record was sent with; None for what stands in where nobody traces."""
+    found = TraceContext.from_headers(headers)
+    return None if found is None or found.span_id == _own_span(headers.get(CE_ID, "")) else found
+
+
+def event_headers(
+    kind: str, ce_id: str, source: str, run_id: str, trace: TraceContext | None = None
+) -> Headers:
     """Return the headers of one record. `kind` is the message's name: `batch`, `result`, …"""
-    return [
+    made: Headers = [
         ("ce_specversion", b"1.0"),
-        ("ce_id", ce_id.encode()),
+        (CE_ID, ce_id.encode()),
         ("ce_source", source.encode()),
         ("ce_type", (CE_TYPE_PREFIX + kind).encode()),
         ("content-type", b"application/json"),
-        ("traceparent", trace_parent(run_id, ce_id).encode()),
+        (HEADER_PARENT, (trace.parent if trace is not None else trace_parent(run_id, ce_id)).encode()),
     ]
+    return made if trace is None or trace.state is None else [*made, (HEADER_STATE, trace.state.encode())]
 
 
 def read_headers(headers: Iterable[tuple[str, str | bytes | None]] | None) -> dict[str, str]:

@@ -22,6 +22,7 @@ from prism.messages.run import (
     cursor_key,
 )
 from prism.messages.topics import Topics, TopicSpec
+from prism.messages.trace import TraceContext
 
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Reference,
@@ -70,6 +71,7 @@ __all__ = [
     "RunState",
     "TopicSpec",
     "Topics",
+    "TraceContext",
     "UriSource",
     "Usage",
     "WorkerState",

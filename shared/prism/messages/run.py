@@ -11,6 +11,7 @@ from pydantic import Field
 
 from prism.messages.base import Message, Part
 from prism.messages.intake import DEFAULT_PRIORITY
+from prism.messages.trace import TraceContext
 
 CURSOR_SUFFIX = "/cursor"
 
@@ -106,8 +107,15 @@ class RunRecord(Message):
     merge_asked: bool = Field(False, description="publish although the job says `auto_merge: false`")
     results_partition: int = 0
     priority: int = DEFAULT_PRIORITY
+    traceparent: str | None = Field(None, description="W3C: the span under which the run's spans belong")
+    tracestate: str | None = None
     created_at: str = ""
     updated_at: str = ""
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The trace that the run belongs to; None where nobody traces it."""
+        return TraceContext.of(self.traceparent, self.tracestate)
 
     def file(self, label: str) -> RunFile | None:
         """Return the file of that label."""
