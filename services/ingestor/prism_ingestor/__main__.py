@@ -8,7 +8,7 @@ from prism.kafka.clients import KafkaSettings, first_contact
 from prism.kafka.errors import BrokerAway, BrokerFatal, TopicAbsent
 from prism.messages import Topics
 from prism.messages.access import Role, grants
-from prism.service import logs
+from prism.service import logs, tracing
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
 from prism.service.lifecycle import StopSignal, run_service
@@ -25,6 +25,7 @@ def serve(stop: StopSignal) -> None:
     """Run one ingestor."""
     settings = load(IngestorSettings)
     logs.configure(settings.log_level, settings.log_format, service="ingestor", instance=settings.instance)
+    tracing.configure("prism-ingestor", settings.instance)
     topics = Topics(settings.topic_prefix)
     readiness = Readiness("broker")
     http = HealthServer(

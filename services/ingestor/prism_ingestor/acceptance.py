@@ -10,14 +10,22 @@ from functools import partial
 from pathlib import Path
 
 from prism.kafka.dead_letters import DeadLetters
-from prism.kafka.records import Record
-from prism.messages import FileReason, MessageReason, MessageSource, RunFile, RunRecord, RunState
+from prism.kafka.records import Record, sent_trace
+from prism.messages import (
+    FileReason,
+    MessageReason,
+    MessageSource,
+    RunFile,
+    RunRecord,
+    RunState,
+    TraceContext,
+)
 from prism.messages.intake import HEADER_FILE, HEADER_RUN_ID, REQUEST_TYPE
 from prism.runs.catalogue import Catalogue, CatalogueRefused, read_catalogue
 from prism.runs.models import inputs
 from prism.runs.naming import results_partition
 from prism.runs.sameness import difference
-from prism.service import fault
+from prism.service import fault, tracing
 from prism.service.logs import get_logger
 from prism_ingestor.checking import MAX_RUN_BYTES, Checker
 from prism_ingestor.intake import IntakeReader, IntakeRefused, Submission, content_type
@@ -97,16 +105,22 @@ class Acceptance:
         self._dead_letters.send(record, MessageReason.RUN_ID_TAKEN, detail, finish)
 
     def _accept_submission(self, submission: Submission, record: Record | None) -> None:
-        def durable() -> None:
-            fault.point("ingestor.after_run_written")
-            self._finish(submission)
-
         known = self._known(submission.run_id)
         if known is not None:
             self._accept_again(submission, known, record)
             return
+        given = sent_trace(record.headers) if record is not None else None
+        span = _begun(submission, record, given)
+
+        def durable() -> None:
+            fault.point("ingestor.after_run_written")
+            self._finish(submission)
+            span.end()
+
         run, refusal = self._new_run(submission)
+        run = run.in_trace(span.context or given)
         if refusal is not None:
+            span.fail(refusal.reason)
             told = {"state": RunState.REFUSED, "reason": refusal.reason, "detail": refusal.detail}
             run = run.model_copy(update=told)
         run = _fit_for_a_record(run)
@@ -201,6 +215,17 @@ def catalogue_of(jobs_dir: Path) -> Catalogue:
     except CatalogueRefused as error:
         log.warning("models_file_not_read", error=error)
         return Catalogue()
+
+
+def _begun(submission: Submission, record: Record | None, given: TraceContext | None) -> tracing.Span:
+    """Return the span of a run's acceptance, above all that comes of the run."""
+    if record is None or not tracing.is_on():
+        return tracing.OFF
+    about: dict[str, str | int] = {
+        "prism.run.id": submission.run_id,
+        "messaging.batch.message_count": len(submission.places),
+    }
+    return tracing.process(record, given, about)
 
 
 def _as_in(parent: RunRecord, file: RunFile) -> RunFile:

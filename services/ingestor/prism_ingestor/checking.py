@@ -27,7 +27,7 @@ from prism.runs.cutting import cut_rows
 from prism.runs.job import Job, JobRefused, parse_job
 from prism.runs.models import entries, fan_out, inputs
 from prism.runs.ranges import taken
-from prism.service import fault
+from prism.service import fault, tracing
 from prism.service.logs import get_logger
 from prism.tables import (
     Header,
@@ -204,11 +204,21 @@ class Checker:
             if task is None or self._stopped.is_set():
                 continue
             try:
-                self._finish(task, self._check(task))
+                self._finish(task, self._traced_check(task))
             except _Dropped:
                 self._sources.forget(task.record.run_id)
             except (OSError, BrokerAway) as error:
                 self._postpone(task, error)
+
+    def _traced_check(self, task: _Task) -> Checked:
+        record = task.record
+        with tracing.step("check source", record.trace, {"prism.run.id": record.run_id}) as span:
+            found = self._check(task)
+            if found.reason is not None:
+                span.fail(found.reason)
+            rows, batches = (sum(getattr(one, name) for one in found.files) for name in ("rows", "batches"))
+            span.set({"prism.rows": rows, "prism.batches": batches})
+        return found
 
     def _finish(self, task: _Task, found: Checked) -> None:
         with self._lock:

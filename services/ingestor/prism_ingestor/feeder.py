@@ -1,17 +1,18 @@
 """Feeding: the rows of all runs as batches in `prism.batches`, under credit."""
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 
 from confluent_kafka import KafkaError, Message, Producer
 
 from prism.kafka.errors import BrokerFatal, raise_if_fatal
 from prism.kafka.records import event_headers
-from prism.messages import Batch, Progress, RunRecord, RunState, Topics
+from prism.messages import Batch, Progress, RunRecord, RunState, Topics, TraceContext
 from prism.runs import credit
 from prism.runs.job import parse_job
 from prism.runs.models import entries, share_a_server
 from prism.runs.tracker import BrokerView
-from prism.service import fault
+from prism.service import fault, tracing
 from prism.service.logs import get_logger
 from prism_ingestor import metrics
 from prism_ingestor.budget import Meter
@@ -172,6 +173,9 @@ class Feeder:
 
     def _put(self, file: FileFeed, batch: Batch, partition: int) -> None:
         self._load.put(partition)
+        run = self._ledger.runs.get(batch.run_id)
+        trace = run.trace if run is not None else None
+        span = _begun(self._topics.batches, batch, run, trace)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             raise_if_fatal(error)
@@ -179,6 +183,7 @@ class Feeder:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the batch {batch.id} cannot be written: {error.str()}")
             fault.point("ingestor.after_batch_fed")
+            span.end(tracing.delivered(partition, message.offset()))
             file.tracker.acknowledged(batch.sequence, (partition, message.offset() or 0), self._clock())
 
         source = f"/prism/ingestor/{self._ledger.owner}"
@@ -189,7 +194,7 @@ class Feeder:
                     key=batch.id,
                     value=batch.to_bytes(),
                     partition=partition,
-                    headers=event_headers("batch", batch.id, source, batch.run_id),
+                    headers=event_headers("batch", batch.id, source, batch.run_id, span.context or trace),
                     on_delivery=delivered,
                 )
                 return
@@ -249,3 +254,30 @@ class Feeder:
                 self._ledger.write_cursor(
                     run_id, feed.cursor(), lambda: fault.point("ingestor.after_cursor_written")
                 )
+
+
+def _begun(topic: str, batch: Batch, run: RunRecord | None, trace: TraceContext | None) -> tracing.Span:
+    """Return the span of a batch that is sent: in its run's trace, or in one of its own beside that."""
+    if run is None or not tracing.is_on():
+        return tracing.OFF
+    about: dict[str, str | int] = {
+        "messaging.kafka.message.key": batch.id,
+        "prism.run.id": batch.run_id,
+        "prism.batch.sequence": batch.sequence,
+        "prism.batch.first_row": batch.first_row,
+        "prism.batch.rows": len(batch.rows),
+        "prism.batch.fed": batch.fed,
+    }
+    if trace is None or not trace.sampled or tracing.in_run(_number(batch, run), _batches(run)):
+        return tracing.send(topic, trace, about)
+    return tracing.send(topic, None, about, [trace])
+
+
+def _batches(run: RunRecord) -> int:
+    return sum(one.batches for one in run.files)
+
+
+def _number(batch: Batch, run: RunRecord) -> int:
+    """Return a batch's place among all of its run."""
+    before = takewhile(lambda one: one.label != batch.label, run.files)
+    return sum(one.batches for one in before) + batch.sequence

@@ -131,7 +131,11 @@ class Ledger:
             key=key,
             value=record.to_bytes(),
             headers=event_headers(
-                kind, f"{key}/{self.epoch}", f"/prism/ingestor/{self.owner}", record.run_id
+                kind,
+                f"{key}/{self.epoch}",
+                f"/prism/ingestor/{self.owner}",
+                record.run_id,
+                record.trace if isinstance(record, RunRecord) else None,
             ),
             on_delivery=delivered,
         )

@@ -13,7 +13,7 @@ from prism.kafka.clients import KafkaSettings, first_contact
 from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused
 from prism.messages import Topics
 from prism.messages.access import Names, Role, grants
-from prism.service import logs
+from prism.service import logs, tracing
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
 from prism.service.lifecycle import StopSignal, run_service
@@ -198,6 +198,7 @@ def serve(stop: StopSignal) -> None:
     """Run one merger until the stop. Raise FatalError."""
     settings = load(MergerSettings)
     logs.configure(settings.log_level, settings.log_format, service="merger", instance=str(settings.ordinal))
+    tracing.configure("prism-merger", settings.client_id)
     metrics = Metrics()
     metrics.registry.show_disk(settings.data_dir)
     readiness = Readiness("lock", "broker", "topic", "disk", "tables")

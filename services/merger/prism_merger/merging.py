@@ -23,6 +23,7 @@ from prism_merger.outlet import Outlet
 from prism_merger.plans import RunPlan
 from prism_merger.progress import seconds_of, timestamp
 from prism_merger.rendering import FailedRow, RenderedBatch
+from prism_merger.result_spans import ResultSpans
 from prism_merger.store import Store
 
 log = get_logger(__name__)
@@ -59,6 +60,7 @@ class _Commit:
     rows_ok: int = 0
     extra_calls: int = 0
     refused: bool = False
+    spans: ResultSpans = field(default_factory=ResultSpans)
 
 
 class Merger:
@@ -90,7 +92,7 @@ class Merger:
 
     def merge(self, records: Sequence[Record], offsets: Mapping[int, int]) -> list[RunAccount]:
         """Merge records and note the offsets behind them; return the runs that changed."""
-        commit = _Commit()
+        commit = _Commit(spans=ResultSpans(records))
         self._refreshed = False
         for record in records:
             try:
@@ -102,7 +104,7 @@ class Merger:
         if not offsets and not commit.runs:
             return []
         began = time.perf_counter()
-        with self._store.transaction():
+        with commit.spans.committing(), self._store.transaction():
             self._write(commit, offsets)
             fault.point("merger.before_store_commit")
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
@@ -208,6 +210,7 @@ class Merger:
         self._outlet.dead_letter(record, refusal.reason, refusal.detail)
         self._metrics.dead_letters.labels(refusal.reason.value).inc()
         commit.outcomes["dead_letter"] += 1
+        commit.spans.refused(record, refusal.reason)
         commit.refused = True
 
     def _write(self, commit: _Commit, offsets: Mapping[int, int]) -> None:

@@ -8,8 +8,8 @@ from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.dead_letters import send_dead_letter
 from prism.kafka.errors import BrokerAway, failure, raise_if_fatal
 from prism.kafka.records import Record, event_headers
-from prism.messages import MessageReason, OutputPublished, Progress, Topics
-from prism.service import fault
+from prism.messages import MessageReason, OutputPublished, Progress, Topics, TraceContext
+from prism.service import fault, tracing
 from prism.service.logs import get_logger
 
 log = get_logger(__name__)
@@ -25,8 +25,8 @@ class Outlet(Protocol):
     def progress(self, progress: Progress) -> None:
         """Send a run's progress; it may be lost, the next one says the same."""
 
-    def announce(self, event: OutputPublished) -> None:
-        """Send that a file is published."""
+    def announce(self, event: OutputPublished, parent: tracing.Parent = None) -> None:
+        """Send that a file is published; `parent`: what its span belongs under."""
 
     def dead_letter(self, record: Record, reason: MessageReason, detail: str) -> None:
         """Send what cannot be used."""
@@ -58,10 +58,15 @@ class KafkaOutlet:
             passes="merger.after_progress",
         )  # fmt: skip
 
-    def announce(self, event: OutputPublished) -> None:
+    def announce(self, event: OutputPublished, parent: tracing.Parent = None) -> None:
         """Send that a file is published, under the id that this file has at every sending."""
         name = f"{event.run_id}/{event.label}/{event.format}"
-        self._produce(self._topics.outputs, name, event.to_bytes(), "output", name, event.run_id)
+        span = tracing.send(self._topics.outputs, parent, {"messaging.kafka.message.key": name})
+        trace = parent if isinstance(parent, TraceContext) else None
+        self._produce(
+            self._topics.outputs, name, event.to_bytes(), "output", name, event.run_id,
+            trace=span.context or trace, span=span,
+        )  # fmt: skip
 
     def dead_letter(self, record: Record, reason: MessageReason, detail: str) -> None:
         """Send what cannot be used."""
@@ -85,14 +90,25 @@ class KafkaOutlet:
         raise_if_fatal(self._refused, "write progress or announcements")
 
     def _produce(
-        self, topic: str, key: str, value: bytes, kind: str, ce_id: str, run_id: str, passes: str = ""
+        self,
+        topic: str,
+        key: str,
+        value: bytes,
+        kind: str,
+        ce_id: str,
+        run_id: str,
+        passes: str = "",
+        trace: TraceContext | None = None,
+        span: tracing.Span = tracing.OFF,
     ) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 self._refused = error
                 log.error("not_delivered", topic=message.topic(), run=run_id, error=error.str())
+                span.fail(error.name())
             elif passes:
                 fault.point(passes, run_id)
+            span.end(tracing.delivered(message.partition(), message.offset()))
 
-        headers = event_headers(kind, ce_id, self._source, run_id)
+        headers = event_headers(kind, ce_id, self._source, run_id, trace)
         self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=delivered)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prism.messages import OutputPublished, RunState
-from prism.service import fault
+from prism.service import fault, tracing
 from prism.service.logs import get_logger
 from prism_merger.accounts import (
     FileAccount,
@@ -78,12 +78,16 @@ class Publisher:
         self._wall_clock = wall_clock
         self._tell = tell
         self._schemes = schemes
+        # Of each run that is being published.
+        self._spans: dict[str, tracing.Span] = {}
 
     def parts(self, run: RunAccount, file: FileAccount, last: bool = False) -> Steps:
         """Write the file's parts that are due."""
         order = parts_order(run, file, self._ledger.plan(run.run_id), last)
         while order.due:
-            done: PartsWritten = yield partial(self._write_parts, order, self._places_of(run))
+            with self._parts_span(run, order) as span:
+                done: PartsWritten = yield partial(self._write_parts, order, self._places_of(run))
+                span.set({"prism.parts": done.parts - order.parts})
             file.parts, file.part_sequence = done.parts, done.sequence
             self._save(run)
             order = parts_order(run, file, self._ledger.plan(run.run_id), last)
@@ -114,11 +118,35 @@ class Publisher:
 
     def publish(self, run: RunAccount) -> Steps:
         """Go on from where the store shows the run, up to `told`."""
-        if run.stage is Stage.PUBLISHING:
-            yield from self._make_files(run)
-            self._close(run)
-        if run.stage is Stage.CLOSED:
-            self._announce(run)
+        try:
+            with self._step("publish", run) as self._spans[run.run_id]:
+                if run.stage is Stage.PUBLISHING:
+                    yield from self._make_files(run)
+                    self._close(run)
+                if run.stage is Stage.CLOSED:
+                    self._announce(run)
+        finally:
+            self._spans.pop(run.run_id, None)
+
+    def _step(self, name: str, run: RunAccount, **about: str | int) -> tracing.Span:
+        """Begin the span of a step: of the run's publication where that is under way."""
+        if not tracing.is_on():
+            return tracing.OFF
+        parent = self._spans.get(run.run_id) or self._ledger.plan(run.run_id).record.trace
+        shown = {"prism.run.id": run.run_id, **{f"prism.{key}": value for key, value in about.items()}}
+        return tracing.step(name, parent, shown)
+
+    def _parts_span(self, run: RunAccount, order: PartsOrder) -> tracing.Span:
+        """Begin the span of parts that are written: of many parts of the run only every so many."""
+        if not tracing.is_on():
+            return tracing.OFF
+        files = self._ledger.plan(run.run_id).record.files
+        counts = [-(-one.rows // order.interval) for one in files]
+        before = [one.label for one in files].index(order.label)
+        if not tracing.in_run(sum(counts[:before]) + order.parts, sum(counts)):
+            return tracing.OFF
+        first = order.parts * order.interval
+        return self._step("write parts", run, label=order.label, first_part=order.parts + 1, first_row=first)
 
     def refresh_manifest(self, run: RunAccount) -> None:
         """Write the manifest anew after something has changed of a closed run."""
@@ -181,7 +209,9 @@ class Publisher:
         order = output_order(work.run, work.plan, work.unit, form, temporary, self._store.path.parent)
         whole = order if work.family is None else completed_by(order, work.family)
         try:
-            done: Written = yield partial(write_output, whole)
+            with self._step("write output", work.run, label=work.unit.label, format=form) as span:
+                done: Written = yield partial(write_output, whole)
+                span.set({"prism.rows": done.rows, "prism.bytes": done.bytes})
         except NotCompleted as error:
             parent = work.plan.record.parent
             log.warning("output_not_completed", run=work.run.run_id, parent=parent, error=error)
@@ -282,8 +312,9 @@ class Publisher:
         return sorted(closed, key=lambda one: one.published_at)
 
     def _announce(self, run: RunAccount) -> None:
+        parent = self._spans.get(run.run_id) if tracing.is_on() else None
         for event in self._events(run):
-            self._outlet.announce(event)
+            self._outlet.announce(event, parent or self._ledger.plan(run.run_id).record.trace)
         self._outlet.settle()
         fault.point("merger.after_announce", run.run_id)
         run.announced = True

@@ -14,7 +14,7 @@ from prism.messages.access import Role, grants
 from prism.modelserver import backends
 from prism.modelserver.server import ModelServer
 from prism.runs.catalogue import ModelEntry
-from prism.service import logs
+from prism.service import logs, tracing
 from prism.service.errors import FatalError
 from prism.service.http import HealthServer
 from prism.service.lifecycle import StopSignal, run_service
@@ -36,6 +36,7 @@ def serve(stop: StopSignal) -> None:
     logs.configure(
         settings.log_level, settings.log_format, service="model-worker", instance=settings.worker_id
     )
+    tracing.configure("prism-model-worker", settings.worker_id)
     topics = Topics(settings.topic_prefix)
     readiness = Readiness("broker", "model server")
     http = HealthServer(

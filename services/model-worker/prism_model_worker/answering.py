@@ -28,6 +28,7 @@ from prism.service.errors import RetryLater
 from prism.service.logs import get_logger
 from prism_model_worker import metrics
 from prism_model_worker.blame import RECENT_S, is_ambiguous, is_refusal, outage_reason, reached_no_model
+from prism_model_worker.call_spans import chat
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
 from prism_model_worker.photos.photo import PhotoRefused
@@ -135,7 +136,7 @@ class Answerer:
         )
         fault.point("worker.before_call", prompt.user)
         task.calls += 1
-        reply = lease.server.chat(request)
+        reply = chat(lease, request, task.span, len(group.indices))
         lease.answered(len(group.indices))
         fault.point("worker.after_call")
         task.count_asked(group)

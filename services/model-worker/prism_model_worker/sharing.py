@@ -67,6 +67,15 @@ class SharedAnswers:
         groups = [self._reduced(task, group) for group in task.pending]
         task.pending.clear()
         task.pending.extend(group for group in groups if group is not None)
+        if task.span.recording:
+            self._link(task)
+
+    def _link(self, task: BatchTask) -> None:
+        """Say in a task's span which others' calls answer rows of it."""
+        askers = {id(one): one for index in task.waiting for one in [self._claims[task.keys[index]].task]}
+        for one in askers.values():
+            if one is not task:
+                task.span.link(one.span)
 
     def park(self, task: BatchTask) -> None:
         """Keep a task that has nothing left but rows that others ask."""

@@ -17,6 +17,7 @@ from typing import cast
 
 from prism.annotation import Answer, Problem
 from prism.messages import Batch, RowReason
+from prism.service import tracing
 from prism_model_worker.contexts import RunContext
 from prism_model_worker.endpoints import Lease, ServerGroup
 from prism_model_worker.requests.task import RequestTask
@@ -73,6 +74,7 @@ class BatchTask:
     reused: int = 0
     # Its place among the tasks that wait for a caller: the queue's own.
     turn: tuple[float, int] = (0.0, 0)
+    span: tracing.Span = tracing.OFF
 
     @classmethod
     def of(cls, batch: Batch, context: RunContext, partition: int, offset: int, epoch: int) -> "BatchTask":

@@ -32,11 +32,11 @@ from prism.messages.fleet import HEARTBEAT_SECONDS
 from prism.runs.catalogue import CatalogueRefused
 from prism.runs.job import JobRefused
 from prism.runs.table import RunsTable
-from prism.service import fault
+from prism.service import fault, tracing
 from prism.service.lifecycle import StopSignal
 from prism.service.logs import get_logger
 from prism.service.readiness import Readiness
-from prism_model_worker import metrics
+from prism_model_worker import call_spans, metrics
 from prism_model_worker.contexts import RunContext, is_published
 from prism_model_worker.endpoints import Connect
 from prism_model_worker.membership import Hooks, Membership
@@ -212,6 +212,7 @@ class Worker:
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)
         else:
             task = BatchTask.of(batch, context, record.partition, record.offset, held.epoch)
+            task.span = call_spans.begun(record, batch)
             self._open[task.place] = task
             self._backlog.append(task)
 
@@ -333,21 +334,24 @@ class Worker:
         if task.open_rows():
             # Asked row by row when its partition was taken away: the next owner asks the others.
             self._open.pop(task.place, None)
+            call_spans.given_back([task])
             return
         result, value = encode(task, self._settings.worker_id)
+        record, sent = task.context.record, self._sent_span(task)
 
-        def acknowledged(error: KafkaError | None, _message: Message) -> None:
+        def acknowledged(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")
             fault.point("worker.after_result_acked")
+            sent.end(tracing.delivered(message.partition(), message.offset()))
+            call_spans.ended(task)
             self._on_their_way -= 1
             self._open.pop(task.place, None)
             self._membership.holdings.finish(task.partition, task.epoch, task.offset)
             self.status.count(result)
             measure(result)
 
-        record = task.context.record
         self._on_their_way += 1
         while True:
             try:
@@ -356,7 +360,13 @@ class Worker:
                     key=record.run_id,
                     value=value,
                     partition=record.results_partition,
-                    headers=event_headers("result", f"{task.batch.id}/result", self._source, record.run_id),
+                    headers=event_headers(
+                        "result",
+                        f"{task.batch.id}/result",
+                        self._source,
+                        record.run_id,
+                        sent.context or record.trace,
+                    ),
                     on_delivery=acknowledged,
                 )
                 break
@@ -364,6 +374,10 @@ class Worker:
                 self._producer.poll(0.1)
         fault.point("worker.after_result_produced")
         log.debug("batch_answered", run_id=record.run_id, batch_id=task.batch.id, calls=task.calls)
+
+    def _sent_span(self, task: BatchTask) -> tracing.Span:
+        about = {"messaging.kafka.message.key": task.batch.run_id, "prism.run.id": task.batch.run_id}
+        return tracing.send(self._topics.results, task.span, about)
 
     # Changes of the share
 
@@ -398,6 +412,7 @@ class Worker:
         ]
         for task in gone:
             del self._open[task.place]
+        call_spans.given_back(gone)
         woken = [one for task in gone for one in self._sharing.abandon(task)]
         self._backlog.extend(one for one in woken if one.place in self._open)
 
@@ -449,6 +464,7 @@ class Worker:
             self._membership.close()
         except BrokerAway as error:
             log.warning("not_given_back", error=error)
+        call_spans.given_back(self._open.values())
         self._open.clear()
         if self._requests is not None:
             self._requests.close()

@@ -53,9 +53,16 @@ def event_headers(
         ("ce_source", source.encode()),
         ("ce_type", (CE_TYPE_PREFIX + kind).encode()),
         ("content-type", b"application/json"),
-        (HEADER_PARENT, (trace.parent if trace is not None else trace_parent(run_id, ce_id)).encode()),
+        (HEADER_PARENT, trace_parent(run_id, ce_id).encode()),
     ]
-    return made if trace is None or trace.state is None else [*made, (HEADER_STATE, trace.state.encode())]
+    return made if trace is None else in_trace(made, trace)
+
+
+def in_trace(headers: Headers, trace: TraceContext) -> Headers:
+    """Return a record's headers with another trace context."""
+    kept = [one for one in headers if one[0] not in (HEADER_PARENT, HEADER_STATE)]
+    state: Headers = [] if trace.state is None else [(HEADER_STATE, trace.state.encode())]
+    return [*kept, (HEADER_PARENT, trace.parent.encode()), *state]
 
 
 def read_headers(headers: Iterable[tuple[str, str | bytes | None]] | None) -> dict[str, str]:

@@ -117,6 +117,12 @@ class RunRecord(Message):
         """The trace that the run belongs to; None where nobody traces it."""
         return TraceContext.of(self.traceparent, self.tracestate)
 
+    def in_trace(self, trace: TraceContext | None) -> "RunRecord":
+        """Return the run as a part of a trace."""
+        if trace is None:
+            return self
+        return self.model_copy(update={"traceparent": trace.parent, "tracestate": trace.state})
+
     def file(self, label: str) -> RunFile | None:
         """Return the file of that label."""
         return next((one for one in self.files if one.label == label), None)

@@ -1,4 +1,4 @@
-"""Which trace a message belongs to: W3C Trace Context, sections 3.2 (`traceparent`) and 3.3 (`tracestate`)."""
+"""Which trace a message belongs to: W3C Trace Context, section 3.2 (`traceparent`), 3.3 (`tracestate`)."""
 
 import re
 from collections.abc import Mapping
@@ -34,6 +34,11 @@ class TraceContext:
     def from_headers(cls, headers: Mapping[str, str]) -> Self | None:
         """Return the context in a record's headers, names in lower case; None without a valid one."""
         return cls.of(headers.get(HEADER_PARENT), headers.get(HEADER_STATE))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether that span is seen, as far as its side knows."""
+        return int(self.parent[-2:], 16) & 1 == 1
 
     @property
     def span_id(self) -> str:

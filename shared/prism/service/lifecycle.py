@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from prism.service import logs
+from prism.service import logs, tracing
 from prism.service.errors import FatalError
 
 DRAIN_S = 30.0
@@ -94,6 +94,7 @@ def run_service(name: str, main: Callable[[StopSignal], None], drain_s: float = 
     guard.start()
     _no_tracebacks(guard.stop)
     code = _run(main, guard.stop)
+    tracing.close(min(tracing.CLOSE_S, guard.stop.remaining(drain_s)))
     # A lingering thread must not keep an ended service alive.
     guard.arm()
     return code

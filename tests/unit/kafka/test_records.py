@@ -10,8 +10,16 @@ from confluent_kafka import KafkaError, KafkaException
 from prism.kafka.clients import ErrorWatch, _NotEachAttempt
 from prism.kafka.dead_letters import send_dead_letter
 from prism.kafka.errors import BrokerFatal, is_fatal, is_stale_member, raise_if_fatal
-from prism.kafka.records import Record, event_headers, read_headers, read_key, trace_parent
-from prism.messages import MessageReason
+from prism.kafka.records import (
+    Record,
+    event_headers,
+    in_trace,
+    read_headers,
+    read_key,
+    sent_trace,
+    trace_parent,
+)
+from prism.messages import MessageReason, TraceContext
 
 
 class FakeMessage:
@@ -100,6 +108,25 @@ def test_ids_and_traces_are_deterministic() -> None:
     version, trace, span, flags = trace_parent("r", "r/l/1").split("-")
     assert (version, len(trace), len(span), flags) == ("00", 32, 16, "01")
     assert trace_parent("r", "r/l/2").split("-")[1] == trace
+
+
+TRACE = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=1")
+
+
+def test_a_record_is_in_the_trace_that_is_given() -> None:
+    headers = read_headers(event_headers("batch", "r/l/1", "/prism/x", "r", TRACE))
+    assert sent_trace(headers) == TRACE
+    assert (headers["traceparent"], headers["tracestate"]) == (TRACE.parent, "vendor=1")
+    again = in_trace([("a", b"1"), *event_headers("batch", "c", "s", "r", TRACE)], TraceContext(TRACE.parent))
+    assert [name for name, _ in again].count("traceparent") == 1
+    assert read_headers(again).keys() == {"a", *headers} - {"tracestate"}
+
+
+def test_what_stands_in_for_a_trace_is_nobodys_span() -> None:
+    headers = read_headers(event_headers("batch", "r/l/1", "/prism/x", "r"))
+    assert TraceContext.from_headers(headers) is not None
+    assert sent_trace(headers) is None
+    assert sent_trace({"traceparent": "nonsense", "ce_id": "r/l/1"}) is None
 
 
 def test_a_dead_letter_is_the_original_and_why() -> None:

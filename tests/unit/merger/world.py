@@ -22,6 +22,7 @@ from prism.messages import (
     Usage,
 )
 from prism.runs.table import RunsTable
+from prism.service import tracing
 from prism_merger.accounts import RunAccount, Stage
 from prism_merger.desk import run_through
 from prism_merger.ledger import Ledger
@@ -102,14 +103,16 @@ class KeptOutlet:
 
     told: list[Progress] = field(default_factory=list)
     announced: list[OutputPublished] = field(default_factory=list)
+    announced_in: list[tracing.Parent] = field(default_factory=list)
     dead: list[tuple[MessageReason, str]] = field(default_factory=list)
     dead_offsets: list[int] = field(default_factory=list)
 
     def progress(self, progress: Progress) -> None:
         self.told.append(progress)
 
-    def announce(self, event: OutputPublished) -> None:
+    def announce(self, event: OutputPublished, parent: tracing.Parent = None) -> None:
         self.announced.append(event)
+        self.announced_in.append(parent)
 
     def dead_letter(self, record: Record, reason: MessageReason, detail: str) -> None:
         self.dead.append((reason, detail))

@@ -20,6 +20,7 @@ from prism.modelserver.server import ChatReply, ChatRequest
 from prism.service import fault
 from prism_model_worker import metrics
 from prism_model_worker.blame import RECENT_S, is_ambiguous, is_refusal, outage_reason
+from prism_model_worker.call_spans import chat
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.requests.answer import build_messages, build_repair, failure_of, sanitise, schema_of
 from prism_model_worker.requests.task import RequestTask
@@ -67,7 +68,7 @@ class RequestAnswerer:
         fault.point("worker.before_call", task.request.prompt)
         started = self._clock()
         try:
-            reply = lease.server.chat(self._chat_request(task))
+            reply = chat(lease, self._chat_request(task), task.span, 1)
         except ModelServerError as error:
             lease.failed(error)
             return self._call_failed(task, error, lease)

@@ -31,11 +31,12 @@ from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.commit_note import Suspect
 from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.errors import BrokerAway, BrokerFatal
-from prism.kafka.records import Record
+from prism.kafka.records import Record, in_trace
 from prism.messages import MessageReason
+from prism.service import tracing
 from prism.service.errors import RetryLater
 from prism.service.logs import get_logger
-from prism_model_worker import metrics
+from prism_model_worker import call_spans, metrics
 from prism_model_worker.careful import DEATHS_OF_A_ROW
 from prism_model_worker.endpoints import ServerGroup
 from prism_model_worker.membership import Hooks, Membership
@@ -215,16 +216,22 @@ class RequestLane:
     def _begin(self, record: Record, epoch: int) -> None:
         """Parse a record, and let it be answered, refused or skipped."""
         where = _where(record)
-        done = partial(self._settled.put, (record.partition, epoch, record.offset))
+        span = call_spans.asked(record)
+        done = partial(self._done, span, (record.partition, epoch, record.offset))
         parsed = self._limited(self._parsed(record))
         if isinstance(parsed, Skip):
+            span.fail(parsed.reason)
             self._dead_letters.send(record, MessageReason.REQUEST_SKIPPED, parsed.reason, done)
             metrics.REQUESTS.labels(outcome=parsed.reason).inc()
             audit.record(parsed, where)
         elif isinstance(parsed, Refusal):
-            self._refuse(record, parsed, done)
+            self._refuse(record, parsed, done, span)
         else:
-            self._ask(record, epoch, parsed, done)
+            self._ask(record, epoch, parsed, done, span)
+
+    def _done(self, span: tracing.Span, place: tuple[int, int, int]) -> None:
+        span.end()
+        self._settled.put(place)
 
     def _parsed(self, record: Record) -> Request | Refusal | Skip:
         return parse(
@@ -245,16 +252,19 @@ class RequestLane:
         message = f"too many requests; try again in {wait_s:.0f} s"
         return Refusal(parsed.address, RefusalCode.RATE_LIMITED, message)
 
-    def _refuse(self, record: Record, refusal: Refusal, done: Callable[[], None]) -> None:
+    def _refuse(self, record: Record, refusal: Refusal, done: Callable[[], None], span: tracing.Span) -> None:
+        span.fail(refusal.code)
         metrics.REQUESTS.labels(outcome=refusal.code).inc()
         audit.record(refusal, _where(record))
         error = self._desk.error(refusal.address, refusal.code, refusal.message)
         if refusal.code is RefusalCode.RATE_LIMITED:
-            self._produce(error, done)  # a flood must not fill the dead letters too
+            self._produce(error, done, span)  # a flood must not fill the dead letters too
         else:
-            self._reply_and_bury(error, record, MessageReason.REQUEST_REFUSED, refusal.code, done)
+            self._reply_and_bury(error, record, MessageReason.REQUEST_REFUSED, refusal.code, done, span)
 
-    def _ask(self, record: Record, epoch: int, request: Request, done: Callable[[], None]) -> None:
+    def _ask(
+        self, record: Record, epoch: int, request: Request, done: Callable[[], None], span: tracing.Span
+    ) -> None:
         if request.schema is None and request.address.kind is RequestKind.PHOTO:
             request = replace(request, schema=self._settings.schema)
         task = RequestTask(
@@ -266,6 +276,7 @@ class RequestLane:
             num_ctx=self._num_ctx(),
             received_at=self._clock(),
             on_done=partial(self._reply, done),
+            span=span,
         )
         if request.photo is None:
             self._tasks.put(task)
@@ -297,7 +308,7 @@ class RequestLane:
         if task.failure is None:
             timings = {"total": total_s, "model": task.model_seconds}
             answer = self._desk.answer(task.request.address, task.answer or "", task.model, timings)
-            self._produce(answer, done, partial(self._too_large, task, done))
+            self._produce(answer, done, task.span, partial(self._too_large, task, done))
         else:
             self._failed.put((task, done))
         code = task.failure.code if task.failure is not None else ""
@@ -317,27 +328,46 @@ class RequestLane:
     def _reply_failure(self, task: RequestTask, done: Callable[[], None]) -> None:
         assert task.failure is not None
         error = self._desk.error(task.request.address, task.failure.code, task.failure.message)
-        self._reply_and_bury(error, task.record, MessageReason.REQUEST_FAILED, task.failure.code, done)
+        task.span.fail(task.failure.code)
+        self._reply_and_bury(
+            error, task.record, MessageReason.REQUEST_FAILED, task.failure.code, done, task.span
+        )
 
     def _reply_and_bury(
-        self, error: Reply, record: Record, reason: MessageReason, code: str, done: Callable[[], None]
+        self,
+        error: Reply,
+        record: Record,
+        reason: MessageReason,
+        code: str,
+        done: Callable[[], None],
+        span: tracing.Span,
     ) -> None:
         both = _Countdown(2, done)
-        self._produce(error, both)
+        self._produce(error, both, span)
         self._dead_letters.send(record, reason, code, both)
 
     def _produce(
-        self, reply: Reply, done: Callable[[], None], too_large: Callable[[], None] | None = None
+        self,
+        reply: Reply,
+        done: Callable[[], None],
+        span: tracing.Span,
+        too_large: Callable[[], None] | None = None,
     ) -> None:
         """Produce a reply; `too_large` is called instead of `done` where no record can be so large."""
+        sent = tracing.send(reply.topic, span)
+        context = sent.context
+        headers = reply.headers if context is None else in_trace(reply.headers, context)
 
         def refused(error: KafkaError) -> None:
+            sent.fail(error.name())
+            sent.end()
             if too_large is None or error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
                 raise BrokerFatal(f"a reply to {reply.topic} cannot be written: {error.str()}") from None
             too_large()
 
-        def delivered(error: KafkaError | None, _message: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
+                sent.end(tracing.delivered(message.partition(), message.offset()))
                 done()
             else:
                 refused(error)
@@ -345,7 +375,7 @@ class RequestLane:
         while True:
             try:
                 self._producer.produce(
-                    reply.topic, reply.value, reply.key, headers=reply.headers, on_delivery=delivered
+                    reply.topic, reply.value, reply.key, headers=headers, on_delivery=delivered
                 )
                 return
             except BufferError:
@@ -420,19 +450,21 @@ class RequestLane:
 
     def _give_up(self, record: Record, epoch: int) -> None:
         """Answer a request that has killed its workers without touching what is in it more than needed."""
-        done = partial(self._settled.put, (record.partition, epoch, record.offset))
+        span = call_spans.asked(record)
+        span.fail(POISON)
+        done = partial(self._done, span, (record.partition, epoch, record.offset))
         parsed = self._parsed(record)
         if isinstance(parsed, Skip):
             self._dead_letters.send(record, MessageReason.REQUEST_FAILED, POISON, done)
             return
         error = self._desk.error(parsed.address, POISON, "this request cannot be processed")
-        self._reply_and_bury(error, record, MessageReason.REQUEST_FAILED, POISON, done)
+        self._reply_and_bury(error, record, MessageReason.REQUEST_FAILED, POISON, done, span)
 
     # Changes of the share
 
     def _lost(self, partitions: list[int]) -> None:
         for partition in partitions:
-            self._tasks.discard_requests(partition)
+            call_spans.given_back(self._tasks.discard_requests(partition))
         self._suspects = [one for one in self._suspects if one[0].partition not in partitions]
         if self._alone is not None and self._alone[0] in partitions:
             self._alone = self._withdrawn = None
@@ -441,7 +473,9 @@ class RequestLane:
     def _drain(self, partitions: list[int]) -> None:
         """Give what is being asked a bounded time, and its replies an acknowledgement."""
         for partition in partitions:
-            for task in self._tasks.discard_requests(partition):
+            waiting = self._tasks.discard_requests(partition)
+            call_spans.given_back(waiting)
+            for task in waiting:
                 self._open.pop(task.place, None)
         self._suspects = [one for one in self._suspects if one[0].partition not in partitions]
         deadline = self._clock() + DRAIN_S

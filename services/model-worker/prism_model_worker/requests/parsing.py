@@ -11,6 +11,7 @@ from typing import Any
 
 from prism.annotation.strict_json import NotStrictJson, NumberText, load_strictly
 from prism.kafka.records import read_key
+from prism.messages import TraceContext
 from prism_model_worker.photos.reference import PhotoReference
 from prism_model_worker.requests.json_text import compact, is_text
 from prism_model_worker.requests.request import (
@@ -32,12 +33,10 @@ PROMPT_FIELDS = ("prompt", "question", "text", "content", "message")
 SYSTEM_FIELDS = ("system_prompt", "system")
 COPIED_FIELDS = ("timestamp", "date", "image_id")
 HEADER_ID = "ce_id"
-HEADER_TRACE = "traceparent"
 HEADER_DEADLINE = "deadline"
 
 _ROLES: Mapping[str, Any] = {"user": "user", "human": "user", "assistant": "assistant", "model": "assistant"}
 _ID = re.compile(r"[!-~]{1,256}")
-_TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _LANGUAGE = re.compile(r"[^\W\d_][\w ()'’-]*")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 # A time in seconds is taken for one in milliseconds of 1970 by whoever does not look.
@@ -140,7 +139,7 @@ def _address(
     if max(len(key or ""), len(found or "")) > limits.key:
         raise _Skipped(SkipReason.KEY_TOO_LONG, f"the key is longer than {limits.key} characters", email)
     raw = record_key.encode() if isinstance(record_key, str) else record_key
-    given_id, trace = headers.get(HEADER_ID, ""), headers.get(HEADER_TRACE, "")
+    given_id = headers.get(HEADER_ID, "")
     return Address(
         user_email=email,
         kind=RequestKind.PHOTO if _has_photo(body) else RequestKind.TEXT,
@@ -148,7 +147,7 @@ def _address(
         record_key=raw if raw is not None or key is None else key.encode(),
         copied={name: body[name] for name in COPIED_FIELDS if _is_short(body.get(name), limits)},
         request_id=given_id if _ID.fullmatch(given_id) else place,
-        traceparent=trace if _TRACE.fullmatch(trace) else None,
+        trace=TraceContext.from_headers(headers),
     )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from prism.kafka.records import Headers, event_headers
 from prism_model_worker.requests.json_text import compact
-from prism_model_worker.requests.parsing import HEADER_TRACE
 from prism_model_worker.requests.request import Address, RequestKind
 
 HEADER_MODEL = "prism_model"
@@ -79,17 +78,5 @@ class ReplyDesk:
         )
 
     def _event_headers(self, address: Address) -> Headers:
-        made = event_headers("reply", f"{address.request_id}/reply", self._source, address.request_id)
-        if address.traceparent is None:
-            return made
-        return [
-            (name, _joined(address.traceparent, value) if name == HEADER_TRACE else value)
-            for name, value in made
-        ]
-
-
-def _joined(traceparent: str, own: str | bytes | None) -> bytes:
-    """Return this record's traceparent within the request's trace: its id and flags, a span of our own."""
-    assert isinstance(own, bytes)
-    version, trace, _, flags = traceparent.encode().split(b"-")
-    return b"-".join((version, trace, own.split(b"-")[2], flags))
+        ce_id = f"{address.request_id}/reply"
+        return event_headers("reply", ce_id, self._source, address.request_id, address.trace)

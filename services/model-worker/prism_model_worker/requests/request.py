@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from prism.messages import TraceContext
 from prism_model_worker.photos.reference import PhotoReference
 from prism_model_worker.requests.schema import Schema
 
@@ -77,7 +78,7 @@ class Address:
     record_key: the key of the reply's record.
     copied: `timestamp`, `date` and `image_id`, as far as they were given.
     request_id: the request's `ce_id`, or its place in its topic: the same whenever it is read again.
-    traceparent: the trace that the request belongs to; None without a valid one.
+    trace: what the request belongs to; None without a valid one.
     """
 
     user_email: str
@@ -86,7 +87,7 @@ class Address:
     record_key: bytes | None
     copied: Mapping[str, Any]
     request_id: str
-    traceparent: str | None = None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prism.kafka.records import Record
+from prism.service import tracing
 from prism_model_worker.endpoints import ServerGroup
 from prism_model_worker.photos.photo import Photo
 from prism_model_worker.requests.request import Request
@@ -43,6 +44,7 @@ class RequestTask:
     blamed_at: float | None = None
     answer: str | None = None
     failure: Failure | None = None
+    span: tracing.Span = tracing.OFF
 
     @property
     def done(self) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism.messages import TraceContext
 from prism_model_worker.photos.reference import PhotoReference
 from prism_model_worker.requests.parsing import COPIED_FIELDS, parse
 from prism_model_worker.requests.request import Refusal, Request, RequestLimits, Skip, Turn
@@ -281,7 +282,15 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 )
 def test_the_id_and_the_trace(headers: dict[str, str], request_id: str, trace: str | None) -> None:
     address = request(text_body(), headers=headers).address
-    assert (address.request_id, address.traceparent) == (request_id, trace)
+    assert address.request_id == request_id
+    assert address.trace == (None if trace is None else TraceContext(trace))
+
+
+def test_what_the_senders_own_tracing_carries_along_goes_with_the_trace() -> None:
+    headers = {"traceparent": TRACE, "tracestate": "vendor=a:1,other=b"}
+    assert request(text_body(), headers=headers).address.trace == TraceContext(TRACE, "vendor=a:1,other=b")
+    headers["tracestate"] = "vendor=" + "x" * 600
+    assert request(text_body(), headers=headers).address.trace == TraceContext(TRACE)
 
 
 @pytest.mark.parametrize(
