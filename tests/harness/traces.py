@@ -18,7 +18,13 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler
+
+from prism.service import tracing
+from prism.service.spans import OtlpTracer
 
 _KINDS = ("", "internal", "server", "client", "producer", "consumer")
 
@@ -82,6 +88,33 @@ def _attributes(found: Iterable[KeyValue]) -> dict[str, Any]:
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     return None if kind is None else getattr(value, kind)
+
+
+class Memory:
+    """An in-memory exporter: this process's own spans, as long as the block lasts."""
+
+    def __init__(self, sampler: Sampler | None = None) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        self._provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+
+    @property
+    def spans(self) -> list[SeenSpan]:
+        """What has ended, in the order in which it began."""
+        return sorted(spans_in(self._exporter.get_finished_spans()), key=lambda one: one.began)
+
+    def __getitem__(self, name: str) -> SeenSpan:
+        (found,) = (one for one in self.spans if one.name == name)
+        return found
+
+    def __enter__(self) -> Self:
+        tracing.use(OtlpTracer(self._provider))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tracing.use(None)
 
 
 class Collector:

@@ -110,7 +110,7 @@ class Acceptance:
             self._accept_again(submission, known, record)
             return
         given = sent_trace(record.headers) if record is not None else None
-        span = _begun(submission, record, given)
+        span = _begun(submission, record, given, self._intake.group)
 
         def durable() -> None:
             fault.point("ingestor.after_run_written")
@@ -217,14 +217,18 @@ def catalogue_of(jobs_dir: Path) -> Catalogue:
         return Catalogue()
 
 
-def _begun(submission: Submission, record: Record | None, given: TraceContext | None) -> tracing.Span:
+def _begun(
+    submission: Submission, record: Record | None, given: TraceContext | None, group: str
+) -> tracing.Span:
     """Return the span of a run's acceptance, above all that comes of the run."""
     if record is None or not tracing.is_on():
         return tracing.OFF
     about: dict[str, str | int] = {
+        "messaging.consumer.group.name": group,
         "prism.run.id": submission.run_id,
-        "messaging.batch.message_count": len(submission.places),
     }
+    if len(submission.places) > 1:
+        about["messaging.batch.message_count"] = len(submission.places)
     return tracing.process(record, given, about)
 
 

@@ -183,7 +183,7 @@ class Feeder:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the batch {batch.id} cannot be written: {error.str()}")
             fault.point("ingestor.after_batch_fed")
-            span.end(tracing.delivered(partition, message.offset()))
+            span.delivered(message)
             file.tracker.acknowledged(batch.sequence, (partition, message.offset() or 0), self._clock())
 
         source = f"/prism/ingestor/{self._ledger.owner}"

@@ -31,13 +31,14 @@ class IntakeTopic:
     def __init__(self, kafka: KafkaSettings, group: str, topic: str) -> None:
         self.errors = ErrorWatch()
         self.topic = topic
+        self.group = intake.reading_group(group)
         self._frontiers: dict[int, OffsetFrontier] = {}
         self._committed: dict[int, int] = {}
         self._admin = kafka.admin()
         self._consumer: Consumer = kafka.reader(
             self.errors,
             **{
-                "group.id": intake.reading_group(group),
+                "group.id": self.group,
                 "queued.max.messages.kbytes": _PREFETCH_KIB,
                 "queued.min.messages": 1,
                 # One record fills the queue: look again soon, not after the default second.

@@ -108,7 +108,7 @@ class KafkaOutlet:
                 span.fail(error.name())
             elif passes:
                 fault.point(passes, run_id)
-            span.end(tracing.delivered(message.partition(), message.offset()))
+            span.delivered(message)
 
         headers = event_headers(kind, ce_id, self._source, run_id, trace)
         self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=delivered)

@@ -15,11 +15,12 @@ from prism_model_worker.endpoints import Lease
 from prism_model_worker.tasks import BatchTask, Task
 
 
-def begun(record: Record, batch: Batch) -> tracing.Span:
+def begun(record: Record, batch: Batch, group: str) -> tracing.Span:
     """Begin the span of a batch that came, until its result is durable."""
     if not tracing.is_on():
         return tracing.OFF
     about: dict[str, str | int] = {
+        "messaging.consumer.group.name": group,
         "messaging.kafka.message.key": batch.id,
         "prism.run.id": batch.run_id,
         "prism.batch.rows": len(batch.rows),
@@ -27,9 +28,11 @@ def begun(record: Record, batch: Batch) -> tracing.Span:
     return tracing.process(record, sent_trace(record.headers), about)
 
 
-def asked(record: Record) -> tracing.Span:
+def asked(record: Record, group: str) -> tracing.Span:
     """Begin the span of a request, until its reply is durable. Its key and its id are its sender's."""
-    return tracing.process(record, sent_trace(record.headers)) if tracing.is_on() else tracing.OFF
+    if not tracing.is_on():
+        return tracing.OFF
+    return tracing.process(record, sent_trace(record.headers), {"messaging.consumer.group.name": group})
 
 
 def ended(task: BatchTask) -> None:

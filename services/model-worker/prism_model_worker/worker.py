@@ -212,7 +212,7 @@ class Worker:
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)
         else:
             task = BatchTask.of(batch, context, record.partition, record.offset, held.epoch)
-            task.span = call_spans.begun(record, batch)
+            task.span = call_spans.begun(record, batch, self._settings.consumer_group)
             self._open[task.place] = task
             self._backlog.append(task)
 
@@ -344,7 +344,7 @@ class Worker:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")
             fault.point("worker.after_result_acked")
-            sent.end(tracing.delivered(message.partition(), message.offset()))
+            sent.delivered(message)
             call_spans.ended(task)
             self._on_their_way -= 1
             self._open.pop(task.place, None)

@@ -19,7 +19,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from prism.messages.trace import TraceContext
 from prism.service.logs import get_logger
-from prism.service.tracing import Attributes, Kind, Parent, Span
+from prism.service.tracing import Attributes, Delivered, Kind, Parent, Span, place_of
 
 log = get_logger(__name__)
 
@@ -63,6 +63,9 @@ class OtlpSpan(Span):
             if attributes:
                 self.span.set_attributes(attributes)
             self.span.end()
+
+    def delivered(self, message: Delivered) -> None:
+        self.end(place_of(message.partition(), message.offset()))
 
 
 class OtlpTracer:

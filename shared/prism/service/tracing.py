@@ -74,6 +74,9 @@ class Span:
     def end(self, attributes: Attributes | None = None) -> None:
         """End it. Only the first call counts."""
 
+    def delivered(self, message: "Delivered") -> None:
+        """End the span of a record that was sent, now that the broker has it."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -119,6 +122,14 @@ class Received(Protocol):
 
     @property
     def offset(self) -> int: ...
+
+
+class Delivered(Protocol):
+    """A record that the broker has."""
+
+    def partition(self) -> int | None: ...
+
+    def offset(self) -> int | None: ...
 
 
 _tracer: Tracer | None = None
@@ -173,8 +184,7 @@ def process(record: Received, parent: Parent, attributes: Attributes | None = No
         return OFF
     about: dict[str, str | int | float | bool] = {
         **_messaging(record.topic, "process", "process"),
-        "messaging.destination.partition.id": str(record.partition),
-        "messaging.kafka.offset": record.offset,
+        **place_of(record.partition, record.offset),
     }
     return _tracer.start(f"process {record.topic}", Kind.CONSUMER, parent, {**about, **(attributes or {})})
 
@@ -222,20 +232,20 @@ def step(name: str, parent: Parent, attributes: Attributes | None = None) -> Spa
     return _tracer.start(name, Kind.INTERNAL, parent, attributes or {})
 
 
-def delivered(partition: int | None, offset: int | None) -> Attributes:
-    """Return where the broker put a record."""
-    return {
-        "messaging.destination.partition.id": str(-1 if partition is None else partition),
-        "messaging.kafka.offset": -1 if offset is None else offset,
-    }
-
-
 def in_run(number: int, batches: int) -> bool:
     """Return whether a batch is in its run's trace: the one of this number, from 0, of so many.
 
     It follows from the run alone, so that whoever feeds a batch, or feeds it again, says the same.
     """
     return number % max(1, -(-batches // BATCHES_IN_RUN)) == 0
+
+
+def place_of(partition: int | None, offset: int | None) -> Attributes:
+    """Return where the broker has a record."""
+    return {
+        "messaging.destination.partition.id": str(-1 if partition is None else partition),
+        "messaging.kafka.offset": -1 if offset is None else offset,
+    }
 
 
 def _messaging(topic: str, name: str, kind: str) -> dict[str, str | int | float | bool]:

@@ -10,15 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 
 from prism.messages import TraceContext
 from prism.service import tracing
-from prism.service.spans import OtlpTracer, resource_of
-from tests.harness.traces import Collector, SeenSpan, spans_in, tree
+from prism.service.spans import resource_of
+from tests.harness.traces import Collector, Memory, tree
 
 SENDER = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=1")
 UNSEEN = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
@@ -31,25 +28,18 @@ class Came:
     offset: int = 42
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A record that the broker has, as a delivery report shows it."""
+
+    def partition(self) -> int | None:
+        return 1
+
+    def offset(self) -> int | None:
+        return 7
+
+
 RECORD = Came()
-
-
-class Memory:
-    """A tracer whose spans stay here."""
-
-    def __init__(self, sampler: Sampler | None = None) -> None:
-        self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        tracing.use(OtlpTracer(provider))
-
-    @property
-    def spans(self) -> list[SeenSpan]:
-        return spans_in(self._exporter.get_finished_spans())
-
-    def __getitem__(self, name: str) -> SeenSpan:
-        (found,) = (one for one in self.spans if one.name == name)
-        return found
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +48,13 @@ def _off() -> Iterator[None]:
     tracing.use(None)
 
 
+def traced(sampler: Sampler | None = None) -> Memory:
+    """Trace into memory until the test ends."""
+    return Memory(sampler).__enter__()
+
+
 def test_a_trace_is_one_tree_from_the_senders_span_on() -> None:
-    memory = Memory()
+    memory = traced()
     intake = tracing.process(RECORD, SENDER, {"prism.run.id": "r"})
     assert intake.context is not None
     run = TraceContext.of(intake.context.parent, intake.context.state)  # as it travels with the run
@@ -68,7 +63,7 @@ def test_a_trace_is_one_tree_from_the_senders_span_on() -> None:
     came = tracing.process(Came("prism.batches", 1, 7), sent.context)
     with tracing.chat(came, "ollama", "m:1", "http://host:11434", {"gen_ai.output.type": "json"}) as call:
         call.set({"gen_ai.usage.input_tokens": 12})
-    sent.end(tracing.delivered(1, 7))
+    sent.delivered(Sent())
     came.end()
     spans = {one.name: one for one in memory.spans}
     assert {one.trace_id for one in spans.values()} == {"0af7651916cd43dd8448eb211c80319c"}
@@ -95,12 +90,14 @@ def test_a_trace_is_one_tree_from_the_senders_span_on() -> None:
         "server.address": "host",
         "server.port": 11434,
     }
+    where = ("messaging.destination.partition.id", "messaging.kafka.offset")
+    assert [spans["send prism.batches"].attributes[name] for name in where] == ["1", 7]
     shown = tree(memory.spans).splitlines()
     assert [line.lstrip("└─ ").split("  ")[0] for line in shown[1:]] == names
 
 
 def test_an_error_is_a_type_and_not_a_text() -> None:
-    memory = Memory()
+    memory = traced()
     with pytest.raises(ValueError, match="secret"), tracing.step("check source", None):
         raise ValueError("secret row text")
     span = memory["check source"]
@@ -109,7 +106,7 @@ def test_an_error_is_a_type_and_not_a_text() -> None:
 
 
 def test_a_commit_has_links_with_all_that_it_makes_durable() -> None:
-    memory = Memory()
+    memory = traced()
     first, second = tracing.process(RECORD, SENDER), tracing.process(RECORD, None)
     commit = tracing.commit("prism.results", first, {"messaging.batch.message_count": 2}, [second])
     second.link(commit)
@@ -123,7 +120,7 @@ def test_a_commit_has_links_with_all_that_it_makes_durable() -> None:
 
 
 def test_what_the_sender_does_not_look_at_costs_no_span_and_stays_unseen() -> None:
-    memory = Memory()
+    memory = traced()
     span = tracing.process(RECORD, UNSEEN)
     assert not span.recording
     assert tracing.chat(span, "ollama", "m", "http://h", {}) is tracing.OFF
@@ -136,7 +133,7 @@ def test_what_the_sender_does_not_look_at_costs_no_span_and_stays_unseen() -> No
 
 
 def test_the_sampler_decides_where_nobody_has() -> None:
-    memory = Memory(ParentBased(ALWAYS_OFF))
+    memory = traced(ParentBased(ALWAYS_OFF))
     tracing.process(RECORD, None).end()
     tracing.process(RECORD, SENDER).end()
     assert [one.trace_id for one in memory.spans] == ["0af7651916cd43dd8448eb211c80319c"]

@@ -216,7 +216,7 @@ class RequestLane:
     def _begin(self, record: Record, epoch: int) -> None:
         """Parse a record, and let it be answered, refused or skipped."""
         where = _where(record)
-        span = call_spans.asked(record)
+        span = call_spans.asked(record, self._settings.group)
         done = partial(self._done, span, (record.partition, epoch, record.offset))
         parsed = self._limited(self._parsed(record))
         if isinstance(parsed, Skip):
@@ -367,7 +367,7 @@ class RequestLane:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
-                sent.end(tracing.delivered(message.partition(), message.offset()))
+                sent.delivered(message)
                 done()
             else:
                 refused(error)
@@ -450,7 +450,7 @@ class RequestLane:
 
     def _give_up(self, record: Record, epoch: int) -> None:
         """Answer a request that has killed its workers without touching what is in it more than needed."""
-        span = call_spans.asked(record)
+        span = call_spans.asked(record, self._settings.group)
         span.fail(POISON)
         done = partial(self._done, span, (record.partition, epoch, record.offset))
         parsed = self._parsed(record)
