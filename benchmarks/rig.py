@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +83,9 @@ class Timeline:
 class Rig:
     """Processes, and a table of what they say."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._environment = dict(environment or {})
         self.topics = Topics()
         self.runs: dict[str, RunRecord] = {}
         self.progress: dict[str, Progress] = {}
@@ -159,6 +160,7 @@ class Rig:
             "PRISM_HTTP_HOST": "127.0.0.1",
             "PORT": "0",
             "PRISM_LOG_FORMAT": "json",
+            **self._environment,
             **extra,
         }
 
@@ -182,13 +184,14 @@ class Rig:
             time.sleep(0.1)
         raise RuntimeError(f"{name} is not ready: see {self.folder / name}.log")
 
-    def drop(self, path: Path, run_id: str, job: str = ASK_ALL) -> None:
+    def drop(self, path: Path, run_id: str, job: str = ASK_ALL, traceparent: str = "") -> None:
         """Drop a CSV: the bytes in the topic, or by reference when they are many."""
         self.timelines[run_id] = Timeline(time.monotonic())
         producer = Producer({"bootstrap.servers": self._broker.bootstrap, "message.max.bytes": 16_000_000})
         headers: list[tuple[str, str | bytes | None]] = [
             ("run-id", run_id.encode()),
             ("job", job.encode()),
+            *([("traceparent", traceparent.encode())] if traceparent else []),
         ]
         if path.stat().st_size > 15_000_000:
             target = self.data / "input" / path.name
@@ -276,10 +279,14 @@ class Rig:
 
 
 @contextmanager
-def rig(servers: Sequence[ServerSpec], workers: Sequence[WorkerSpec]) -> Iterator[Rig]:
-    """A started fleet in a folder of its own, gone afterwards."""
+def rig(
+    servers: Sequence[ServerSpec],
+    workers: Sequence[WorkerSpec],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Rig]:
+    """A started fleet in a folder of its own, gone afterwards. `environment`: every service's."""
     folder = Path(tempfile.mkdtemp(prefix="prism-bench-"))
-    made = Rig(folder)
+    made = Rig(folder, environment)
     try:
         made.start(servers, workers)
         yield made
