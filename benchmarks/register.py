@@ -17,7 +17,7 @@ from benchmarks.dashboard import dashboard
 from benchmarks.figure import Figure
 from benchmarks.formats import formats
 from benchmarks.reports import reports
-from benchmarks.tracing import tracing
+from benchmarks.tracing import cost_of_tracing
 
 CASES: dict[str, Callable[..., list[Figure]]] = {
     "at_once": at_once,
@@ -32,5 +32,5 @@ CASES: dict[str, Callable[..., list[Figure]]] = {
     "dashboard": dashboard,
     "reports": reports,
     "formats": formats,
-    "tracing": tracing,
+    "tracing": cost_of_tracing,
 }

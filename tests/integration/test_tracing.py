@@ -3,6 +3,7 @@
 `pytest -s` shows the trees.
 """
 
+import itertools
 import json
 import signal
 import sys
@@ -30,6 +31,7 @@ class Traced:
     def __init__(self, stage: Stage, model_server: str, collector: Collector) -> None:
         self.stage = stage
         self.collector = collector
+        self._names = (f"run-{number}" for number in itertools.count(1))
         (stage.jobs / "traced.yaml").write_text(
             "model: {batch_size: 2}\noutput: {checkpoints: {interval: 3}}\n"
         )
@@ -43,9 +45,13 @@ class Traced:
             service.await_ready()
             assert len(service.lines("tracing_on")) == 1
 
+    def new_name(self) -> str:
+        """Return the id of a new run."""
+        return next(self._names)
+
     def run(self, csv: str, *headers: str) -> str:
         """Drop a CSV as a person does; return the run's id once the run is completed."""
-        run_id = f"t{uuid.uuid4().hex[:8]}"
+        run_id = self.new_name()
         options = [option for header in (f"run-id={run_id}", *headers) for option in ("-H", header)]
         self.stage.kcat(self.stage.topics.intake, csv.encode(), "-k", "march", *options)
         self.stage.await_state(run_id, RunState.COMPLETED)
@@ -68,7 +74,7 @@ def traced(
     shared_broker: str, _model_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Traced]:
     ModelControl(_model_server).set(reset=True, down=False, latency_ms=0, slots=0, faults="")
-    stage = Stage(shared_broker, tmp_path_factory.mktemp("traced"), f"t{uuid.uuid4().hex[:8]}.")
+    stage = Stage(shared_broker, tmp_path_factory.mktemp("traced"), "traced.")
     try:
         with Collector() as collector:
             yield Traced(stage, _model_server, collector)
@@ -122,7 +128,7 @@ def test_one_trace_goes_from_a_row_to_its_merged_part(
     assert root.parent_id == SENDERS_SPAN
     assert {one.state for one in spans} == {"vendor=1"}
     assert not any(one.failed for one in spans)
-    announced = [one for one in traced.stage.seen(topics.outputs) if one.key.startswith(run_id)]
+    announced = [one for one in traced.stage.seen(topics.outputs) if one.key.startswith(f"{run_id}/")]
     assert announced[0].headers["traceparent"] == f"00-{TRACE_ID}-{published.span_id}-01"
 
 
@@ -188,14 +194,14 @@ def test_what_the_sender_does_not_look_at_leaves_no_span(traced: Traced) -> None
     traced.trace(after, "publish")  # what was sent before it has come before it
     assert traced.collector.trace(trace_id) == []
     (announced,) = (
-        one for one in traced.stage.seen(traced.stage.topics.outputs) if one.key.startswith(run_id)
+        one for one in traced.stage.seen(traced.stage.topics.outputs) if one.key.startswith(f"{run_id}/")
     )
     assert announced.headers["traceparent"].startswith(f"00-{trace_id}-")
     assert announced.headers["traceparent"].endswith("-00")
 
 
 def test_a_takeover_goes_on_in_the_same_trace(traced: Traced) -> None:
-    stage, trace_id, run_id = traced.stage, uuid.uuid4().hex, f"t{uuid.uuid4().hex[:8]}"
+    stage, trace_id, run_id = traced.stage, uuid.uuid4().hex, traced.new_name()
     assert traced.services[0].terminate() == 0
     dying = stage.service(
         "prism_ingestor", "dying", PRISM_CRASH_AT="ingestor.after_run_written", **traced.collector.environ

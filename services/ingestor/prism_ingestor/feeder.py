@@ -175,7 +175,7 @@ class Feeder:
         self._load.put(partition)
         run = self._ledger.runs.get(batch.run_id)
         trace = run.trace if run is not None else None
-        span = _begun(self._topics.batches, batch, run, trace)
+        span = span_of_batch(self._topics.batches, batch, run, trace)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             raise_if_fatal(error)
@@ -256,7 +256,9 @@ class Feeder:
                 )
 
 
-def _begun(topic: str, batch: Batch, run: RunRecord | None, trace: TraceContext | None) -> tracing.Span:
+def span_of_batch(
+    topic: str, batch: Batch, run: RunRecord | None, trace: TraceContext | None
+) -> tracing.Span:
     """Return the span of a batch that is sent: in its run's trace, or in one of its own beside that."""
     if run is None or not tracing.is_on():
         return tracing.OFF

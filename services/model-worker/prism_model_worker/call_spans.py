@@ -28,6 +28,14 @@ def begun(record: Record, batch: Batch, group: str) -> tracing.Span:
     return tracing.process(record, sent_trace(record.headers), about)
 
 
+def buried(record: Record, group: str, reason: str) -> None:
+    """Show a batch that nobody can use."""
+    if tracing.is_on():
+        about = {"messaging.consumer.group.name": group}
+        with tracing.process(record, sent_trace(record.headers), about) as span:
+            span.fail(reason)
+
+
 def asked(record: Record, group: str) -> tracing.Span:
     """Begin the span of a request, until its reply is durable. Its key and its id are its sender's."""
     if not tracing.is_on():

@@ -217,6 +217,7 @@ class Worker:
             self._backlog.append(task)
 
     def _bury(self, record: Record, epoch: int, reason: MessageReason, detail: str) -> None:
+        call_spans.buried(record, self._settings.consumer_group, reason)
         done = partial(self._membership.holdings.finish, record.partition, epoch, record.offset)
         self._dead_letters.send(record, reason, detail, done)
 

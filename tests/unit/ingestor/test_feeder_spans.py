@@ -6,7 +6,7 @@ import pytest
 
 from prism.messages import Batch, BatchRow, MessageSource, RunFile, RunRecord, RunState, TraceContext
 from prism.service import tracing
-from prism_ingestor.feeder import _begun
+from prism_ingestor.feeder import span_of_batch
 from tests.harness.traces import Memory, SeenSpan
 
 TOPIC = "prism.batches"
@@ -35,7 +35,7 @@ def batch(sequence: int, label: str = "f0", fed: int = 1) -> Batch:
 def sent(memory: Memory, run: RunRecord, *batches: Batch) -> list[SeenSpan]:
     before = len(memory.spans)
     for one in batches:
-        _begun(TOPIC, one, run, run.trace).end()
+        span_of_batch(TOPIC, one, run, run.trace).end()
     return memory.spans[before:]
 
 
@@ -92,4 +92,4 @@ def test_a_batch_shows_its_name_and_no_row(memory: Memory) -> None:
 
 
 def test_off_is_off() -> None:
-    assert _begun(TOPIC, batch(0), run_of(1), RUN) is tracing.OFF
+    assert span_of_batch(TOPIC, batch(0), run_of(1), RUN) is tracing.OFF

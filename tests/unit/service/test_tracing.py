@@ -1,5 +1,6 @@
 """Tracing: off for nothing, by the standard variables, in the conventions' names, and never in the way."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -314,3 +315,33 @@ def test_a_collector_that_is_away_is_said_once(
     assert said("spans_not_sent") == 1
     assert [one.name for one in collector.spans if one.name == "found"] == ["found"]
     assert said("spans_sent_again") == 1
+
+
+SERVICE = """
+import sys
+from prism.service import tracing
+from prism.service.lifecycle import run_service
+def main(stop):
+    tracing.configure("prism-merger", "m0")
+    tracing.step("last", None).end()
+    print("ready", flush=True)
+    stop.wait()
+sys.exit(run_service("merger", main))
+"""
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_service_that_is_stopped_sends_its_last_spans_and_waits_for_nobody(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
+    if silent:
+        collector.silent.set()
+    with subprocess.Popen([sys.executable, "-c", SERVICE], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(20.0) == 0
+    assert [one.name for one in collector.spans] == ([] if silent else ["last"])
+    assert time.monotonic() - began < 10.0
