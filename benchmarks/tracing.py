@@ -28,15 +28,19 @@ _SERVICES = ("ingestor", "merger", "worker-1")
 def cost_of_tracing(rows: int = 15_000) -> list[Figure]:
     """A model server that answers at once, batches of ten: the dearest case there is for a span per batch."""
     found: dict[str, list[tuple[float, float]]] = {OFF: [], OUT: [], ALL: []}
-    with rig([ServerSpec()], [WorkerSpec()]) as fleet:
-        _warm(fleet)
+    servers, workers = [ServerSpec()], [WorkerSpec()]
+    with (
+        _sink() as environment,
+        rig(servers, workers) as plain,
+        rig(servers, workers, environment) as traced,
+    ):
+        for fleet in (plain, traced):
+            _warm(fleet)
+        # In turns: what else the machine does meets all three.
         for number in range(ROUNDS):
-            found[OFF].append(_measured(fleet, rows, f"off-{number}"))
-    with _sink() as environment, rig([ServerSpec()], [WorkerSpec()], environment) as fleet:
-        _warm(fleet)
-        for number in range(ROUNDS):
-            found[OUT].append(_measured(fleet, rows, f"out-{number}", UNSEEN))
-            found[ALL].append(_measured(fleet, rows, f"all-{number}"))
+            found[OFF].append(_measured(plain, rows, f"off-{number}"))
+            found[OUT].append(_measured(traced, rows, f"out-{number}", UNSEEN))
+            found[ALL].append(_measured(traced, rows, f"all-{number}"))
     figures = [Figure("tracing", "off: what is asked for each batch, in all services", _checks_ns(), "ns")]
     for name, measured in found.items():
         rate, cpu = (median(one[column] for one in measured) for column in (0, 1))

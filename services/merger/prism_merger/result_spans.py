@@ -1,7 +1,7 @@
 """The spans of results that are merged, and of the commit in which they become durable together."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from prism.kafka.records import Record, sent_trace
 from prism.service import tracing
@@ -23,13 +23,12 @@ class ResultSpans:
         """Say why a result is not merged."""
         self._spans.get((record.partition, record.offset), tracing.OFF).fail(reason)
 
-    @contextmanager
-    def committing(self) -> Iterator[None]:
+    def committing(self) -> AbstractContextManager[None]:
         """Be around what makes them durable. Its span is in the first one's trace, and linked with all."""
-        spans = list(self._spans.values())
-        if not spans:
-            yield
-            return
+        return self._commit(list(self._spans.values())) if self._spans else nullcontext()
+
+    @contextmanager
+    def _commit(self, spans: list[tracing.Span]) -> Iterator[None]:
         about = {"messaging.batch.message_count": len(spans)}
         commit = tracing.commit(self._topic, spans[0], about, spans[1:])
         try:

@@ -377,6 +377,8 @@ class Worker:
         log.debug("batch_answered", run_id=record.run_id, batch_id=task.batch.id, calls=task.calls)
 
     def _sent_span(self, task: BatchTask) -> tracing.Span:
+        if not tracing.is_on():
+            return tracing.OFF
         about = {"messaging.kafka.message.key": task.batch.run_id, "prism.run.id": task.batch.run_id}
         return tracing.send(self._topics.results, task.span, about)
 
