@@ -22,8 +22,8 @@ class Desk:
         self.workers: list[Any] = []
         view = SimpleNamespace(progress={}, live_workers=lambda: self.workers)
         self.probe = SimpleNamespace(view=None)
-        parts: tuple[Any, ...] = (self.ledger, self.feeder, view, self.probe)
-        self.gauges = Gauges(*parts, clock=lambda: self.now)
+        parts: tuple[Any, ...] = (self.ledger, self.feeder, view, self.probe, lambda: self.now)
+        self.gauges = Gauges(*parts)
         self.gauges.start()
 
     def run(self, run_id: str, state: RunState, quiet_s: float, rows: int, budget: str | None = None) -> None:

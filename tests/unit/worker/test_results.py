@@ -133,7 +133,7 @@ def test_the_runs_worked_on_last_are_told_and_none_forgets_its_counts() -> None:
 
 def test_rows_and_batches_are_counted_by_what_the_result_says() -> None:
     def counts() -> list[float]:
-        asked = (
+        asked: tuple[tuple[str, dict[str, str]], ...] = (
             ("rows", {"outcome": "ok", "reason": ""}),
             ("rows", {"outcome": "failed", "reason": "not_json"}),
             ("batches", {"outcome": "partial"}),
