@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from prism.annotation import Answer
 from prism.kafka.records import Record, sent_trace
 from prism.messages import Batch
-from prism.modelserver.openai_api import OpenAICompatible
-from prism.modelserver.server import ChatReply, ChatRequest, ModelServer
+from prism.modelserver import ModelServerError
+from prism.modelserver.errors import error_type
+from prism.modelserver.server import ChatReply, ChatRequest
 from prism.service import tracing
 from prism_model_worker.endpoints import Lease
 from prism_model_worker.tasks import BatchTask, Task
@@ -70,20 +71,19 @@ def chat(lease: Lease, request: ChatRequest, parent: tracing.Span, rows: int) ->
         "gen_ai.output.type": "text" if request.schema is None else "json",
         "prism.batch.rows": rows,
     }
-    provider = provider_of(lease.server)
-    with tracing.chat(parent, provider, request.model, lease.endpoint.url, about) as span:
+    span = tracing.chat(parent, lease.endpoint.provider, request.model, lease.endpoint.url, about)
+    try:
         reply = lease.server.chat(request)
-        span.set(
-            {
-                "gen_ai.response.model": reply.model,
-                "gen_ai.usage.input_tokens": reply.prompt_tokens,
-                "gen_ai.usage.output_tokens": reply.completion_tokens,
-                "prism.model.seconds": reply.seconds,
-            }
-        )
+    except ModelServerError as error:
+        span.fail(error_type(error))
+        span.end()
+        raise
+    span.end(
+        {
+            "gen_ai.response.model": reply.model,
+            "gen_ai.usage.input_tokens": reply.prompt_tokens,
+            "gen_ai.usage.output_tokens": reply.completion_tokens,
+            "prism.model.seconds": reply.seconds,
+        }
+    )
     return reply
-
-
-def provider_of(server: ModelServer) -> str:
-    """Return `gen_ai.provider.name`: the API that is spoken, for who stands behind it is not told."""
-    return "openai" if isinstance(server, OpenAICompatible) else "ollama"
