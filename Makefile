@@ -3,10 +3,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ENGINE ?= $(notdir $(firstword $(shell command -v docker podman 2>/dev/null)))
+# (podman's own format has no HEALTHCHECK: see --format below)
+IMAGES := ingestor model-worker merger cli
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' shared/pyproject.toml)
 DISTRIBUTIONS := shared services/ingestor services/model-worker services/merger embedded cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test up lint format bench chaos schemas queries screens lock clean
+.PHONY: help install demo test up lint format bench chaos images schemas queries screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -42,11 +46,20 @@ lint: install ## Check format, style, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+images: ## Build the container images, prism-…:VERSION (needs docker or podman)
+	@[ -n "$(ENGINE)" ] || { echo "make images: there is no docker and no podman; install one, or name one: make images ENGINE=…" >&2; exit 3; }
+	@$(ENGINE) version >/dev/null 2>&1 || { echo "make images: $(ENGINE) has no engine that answers; start it ($(ENGINE) version says more)" >&2; exit 4; }
+	@set -e; for one in $(IMAGES); do \
+	  file=services/$$one/Dockerfile; [ -f $$file ] || file=$$one/Dockerfile; \
+	  $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) -f $$file -t prism-$$one:$(VERSION) --build-arg VERSION=$(VERSION) \
+	    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .; \
+	done
+
 format: install ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: install ## Write what is generated: docs/schemas, reference pages, dashboards, PrometheusRule
+schemas: install ## Write what is generated: docs/schemas, reference pages, .env.example, dashboards, rules
 	@$(BIN)/python -m tools.reference
 
 queries: install ## Write docs/dashboard-queries.md: what a real fleet answers the dashboards

@@ -46,8 +46,8 @@ def declared() -> list[str]:
     return sorted(one for one in wanted if not one.startswith(_OURS))
 
 
-def part(lock: str, requirement: str) -> str:
-    """Return the pins of `lock` that a distribution of ours, or a package, needs. Raises NotInTheLock."""
+def part(lock: str, *requirements: str) -> str:
+    """Return the pins of `lock` that distributions of ours, or packages, need. Raises NotInTheLock."""
     pins = list(_pins(lock))
     asked_by: dict[str, set[str]] = {}
     for name, text in pins:
@@ -55,7 +55,7 @@ def part(lock: str, requirement: str) -> str:
             if (via := _VIA.match(line)) is not None and via[1] != "via":
                 asked_by.setdefault(via[1], set()).add(name)
     wanted: set[str] = set()
-    waiting = _third_party(requirement, set())
+    waiting = {name for one in requirements for name in _third_party(one, set())}
     while waiting:
         name = waiting.pop()
         wanted.add(name)
@@ -138,13 +138,13 @@ def main() -> int:
     """Write the lock, or print a part of it; return the exit status."""
     parser = argparse.ArgumentParser(description="Pin every dependency; other arguments go to uv.")
     parser.add_argument(
-        "--for", dest="requirement", help="print what this distribution needs, e.g. prism-merger"
+        "--for", dest="requirements", nargs="+", metavar="NAME", help="print what these need: prism-merger …"
     )
     options, others = parser.parse_known_args()
-    if options.requirement is None:
+    if options.requirements is None:
         return resolve(others)
     try:
-        sys.stdout.write(part(LOCK.read_text(), options.requirement))
+        sys.stdout.write(part(LOCK.read_text(), *options.requirements))
     except NotInTheLock as error:
         sys.stderr.write(f"lock: {error}\n")
         return EXIT_USAGE

@@ -1,4 +1,4 @@
-"""Write what is generated: reference pages and schemas in docs, dashboards and the PrometheusRule in deploy.
+"""Write what is generated: pages and schemas in docs, .env.example, dashboards and the PrometheusRule in deploy.
 
 `make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
 """
@@ -15,6 +15,7 @@ from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
 from prism_model_worker.settings import WorkerSettings
 from tools.dashboards import dashboard_files
+from tools.env_example import env_example
 from tools.job_reference import job_schema, jobs_page
 from tools.metrics_reference import metrics_page
 from tools.rules import prometheus_rule
@@ -45,6 +46,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "jobs.md": jobs_page(),
         ROOT / "docs" / "security.md": security_page(),
         ROOT / "docs" / "metrics.md": metrics_page(),
+        ROOT / ".env.example": env_example(SERVICES),
         ROOT / "docs" / "schemas" / "job.schema.json": job_schema(),
         **dashboard_files(),
         **prometheus_rule(),

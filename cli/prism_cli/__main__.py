@@ -9,7 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from prism_cli.arguments import MODULES, parser
-from prism_cli.exits import BAD_INPUT, BROKER_AWAY, INTERNAL, INTERRUPTED, CommandFailed
+from prism_cli.exits import BAD_INPUT, BROKER_AWAY, FAILED, INTERNAL, INTERRUPTED, CommandFailed
+
+# What the extra `fleet` brings: an image has none of it.
+_OF_A_FLEET = ("jgo", "aiohttp", "vaderSentiment")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +47,12 @@ def _failure(error: Exception) -> int:
     if isinstance(error, CommandFailed):
         _say(str(error))
         return error.code
+    if isinstance(error, ModuleNotFoundError) and error.name in _OF_A_FLEET:
+        _say(
+            f"this would start a broker or a model server, which this installation cannot ({error.name} is "
+            "missing); name those that run (BOOTSTRAP_SERVER, OLLAMA_HOST), or install prism-cli[fleet]"
+        )
+        return FAILED
     from prism.annotation.prompt_file import PromptRefused
     from prism.kafka.errors import BrokerAway, BrokerFatal
     from prism.runs.catalogue import CatalogueRefused

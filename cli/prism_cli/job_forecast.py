@@ -28,7 +28,6 @@ from prism_cli.job_spec import JobSpec, new_run_id, read_spec
 from prism_cli.model_choice import base_url
 from prism_cli.models import Known
 from prism_cli.prediction import Prediction, screen, warnings
-from prism_embedded.model_server import EmbeddedModelServer
 
 _LEAST_SAMPLE = 2
 
@@ -97,6 +96,9 @@ def _place(
         yield Place(str(plan.choice.url), name, plan.workers), spec
         return
     notice(plan.notice)
+    # Here, for where there is no model server to start (the extra `fleet`) the rest works all the same.
+    from prism_embedded.model_server import EmbeddedModelServer
+
     with EmbeddedModelServer() as server:
         yield Place(server.url, name, plan.workers), spec
 

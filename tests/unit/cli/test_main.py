@@ -26,6 +26,12 @@ ENDS = [
     (CatalogueRefused("models.json: bad"), 3, "prism: models.json: bad"),
     (SettingsRefused("settings.json: bad"), 3, "prism: settings.json: bad"),
     (KeyboardInterrupt(), 130, "prism: interrupted"),
+    (
+        ModuleNotFoundError("none", name="aiohttp"),
+        1,
+        "prism: this would start a broker or a model server, which this installation cannot (aiohttp is "
+        "missing); name those that run (BOOTSTRAP_SERVER, OLLAMA_HOST), or install prism-cli[fleet]",
+    ),
     (CommandFailed(3, "a\nb\x1b[31m\u202ec"), 3, "prism: a b·[31m·c"),
 ]
 
