@@ -365,8 +365,9 @@ def fleet(images: Built, folder: Path, compose: Compose) -> Iterator["Fleet"]:  
 class Fleet:
     """docker-compose.yml without an engine: the broker by its own image's settings, the services as rendered.
 
-    Replaced are the names of hosts (kafka, ollama, every interface) by the loopback, the volumes' folders, and
-    the ports, which would meet on one machine. The model server is the embedded one, by the name OLLAMA_MODEL.
+    Replaced are the names of hosts (kafka, ollama, every interface) by the loopback, the volumes' folders,
+    and the ports, which would meet on one machine. The model server is the embedded one, which answers for
+    the model in OLLAMA_MODEL.
     """
 
     def __init__(self, images: Built, folder: Path, services: Mapping[str, Any]) -> None:
