@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from prism_embedded.kafka_jars import KAFKA_VERSION
 from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
 from prism_model_worker.settings import WorkerSettings
-from tests.deploy.compose import EXAMPLE, FILE, ROOT, Compose, compose, environment  # noqa: F401
+from tests.deploy.compose import EXAMPLE, FILE, ROOT, Compose, compose, environment, words  # noqa: F401
+from tests.integration.ollama import Ollama, ollama_server  # noqa: F401
 from tools.env_example import FIXED_IN_COMPOSE, LEFT_OUT_OF_COMPOSE
 
 CORE = {"kafka", "topics", "ingestor", "model-worker", "merger"}
@@ -234,6 +236,28 @@ def test_who_can_reach_whom(whole: dict[str, Any], compose: Compose) -> None:  #
     # A way out of the machine is the worker's (models in a cloud) and the merger's (stores) alone.
     closed = {name for name in OURS if set(whole[name]["networks"]) <= {"broker", "metrics"}}
     assert closed == {"topics", "ingestor", "cli"}
+
+
+def test_the_pull_fetches_nothing_that_is_there(whole: dict[str, Any], ollama: Ollama) -> None:
+    """The one-shot and the health check by the real Ollama: without a network a laptop starts all the same."""
+
+    def run(command: list[str], environ: dict[str, str]) -> int:
+        path = f"{Path(f'/proc/{ollama.pid}/exe').resolve().parent}:/usr/bin:/bin"
+        done = subprocess.run(
+            command, env={"PATH": path, "HOME": "/tmp", **environ}, capture_output=True, timeout=60
+        )
+        return done.returncode
+
+    one_shot = whole["ollama-pull"]
+    for model, status in (("tiny", 0), ("127.0.0.1:1/none/none", 1)):
+        environ = environment(one_shot) | {"OLLAMA_HOST": ollama.url, "OLLAMA_MODEL": model}
+        assert run([one.replace("$$", "$") for one in one_shot["entrypoint"]], environ) == status
+    for name in ("ollama", "ollama-gpu"):
+        bound = environment(whole[name])["OLLAMA_HOST"]
+        here = bound.replace("11434", ollama.url.rpartition(":")[2])
+        assert here != bound
+        assert run(words(whole[name]["healthcheck"]["test"]), {"OLLAMA_HOST": here}) == 0
+    assert run(words(whole["ollama"]["healthcheck"]["test"]), {"OLLAMA_HOST": "127.0.0.1:1"}) != 0
 
 
 def test_nobody_waits_for_less_than_it_needs(whole: dict[str, Any]) -> None:

@@ -37,7 +37,9 @@ FILES = {
     "prism-cli": ROOT / "cli" / "Dockerfile",
 }
 SERVICES = ["prism-ingestor", "prism-model-worker", "prism-merger"]
+SHORT = ["ingestor", "merger", "model-worker"]
 EVERY = sorted(FILES)
+CLOUD_MODEL = "gpt-oss:20b-cloud"
 USER = 65532
 # Of nobody's image; what else a service does without is in tests/unit/test_lock.py.
 NOWHERE = {
@@ -317,6 +319,9 @@ class Container:
         assert self._process is not None
         return self._process.wait(READY_S)
 
+    def await_ready(self) -> None:
+        await_true(lambda: get_json(f"http://{HOST}:{self.port}/ready")[0] == 200, READY_S, self.words)
+
     def healthy(self, command: list[str]) -> bool:
         return self._image.run(command, {"PORT": self.port}).returncode == 0
 
@@ -377,33 +382,36 @@ class Fleet:
             if os.geteuid() == 0:
                 os.chown(path, USER, USER)
         (jobs,) = [one["source"] for one in services["ingestor"]["volumes"] if one["target"] == "/jobs"]
-        self.model = EmbeddedModelServer(models=[environment(services["model-worker"])["OLLAMA_MODEL"]])
+        self._images = images
+        self._folder = folder
+        model = environment(services["model-worker"])["OLLAMA_MODEL"]
+        self.model = EmbeddedModelServer(models=[model, CLOUD_MODEL.removesuffix("-cloud")])
         self.kafka = KafkaImage(environment(services["kafka"]), folder / "kafka")
-        self.containers: dict[str, Container] = {}
+        self.jobs = jobs
         self.model.start()
-        for name, image in (
-            ("topics", "prism-cli"), ("ingestor", "prism-ingestor"), ("model-worker", "prism-model-worker"),
-            ("merger", "prism-merger"),
-        ):  # fmt: skip
-            replaced = {
-                "kafka:9092": self.kafka.inside, "http://ollama:11434": self.model.url,
-                "/data": str(self.volumes["merger" if name == "merger" else "ingestor"]),
-                "/outputs": str(self.volumes["outputs"]), "/jobs": jobs, "/sources": jobs, "0.0.0.0": HOST,
-            }  # fmt: skip
-            log = folder / f"{name}.log"
-            log.touch()
-            self.containers[name] = Container(images[image], services[name], replaced, log)
+        self.containers = {name: self.container(name, services[name], {}) for name in ("topics", *SHORT)}
+
+    def container(self, name: str, service: Mapping[str, Any], more: Mapping[str, str]) -> Container:
+        """Return a rendered service's container, not started; `more` is replaced, too."""
+        image = self._images["prism-cli" if name == "topics" else f"prism-{name}"]
+        replaced = {
+            "kafka:9092": self.kafka.inside, "http://ollama:11434": self.model.url, "0.0.0.0": HOST,
+            "/data": str(self.volumes["merger" if name == "merger" else "ingestor"]),
+            "/outputs": str(self.volumes["outputs"]), "/jobs": self.jobs, "/sources": self.jobs, **more,
+        }  # fmt: skip
+        log = self._folder / f"{name}.log"
+        log.touch()
+        return Container(image, service, replaced, log)
 
     def start(self) -> None:
         self.kafka.start()
         topics = self.containers["topics"]
         topics.start()
         assert topics.end() == 0, topics.words()
-        for name in ("ingestor", "merger", "model-worker"):
+        for name in SHORT:
             self.containers[name].start()
-        for name in ("ingestor", "merger", "model-worker"):
-            one = self.containers[name]
-            await_true(lambda: get_json(f"http://{HOST}:{one.port}/ready")[0] == 200, READY_S, one.words)  # noqa: B023
+        for name in SHORT:
+            self.containers[name].await_ready()
 
     def close(self) -> None:
         for one in self.containers.values():
@@ -418,7 +426,7 @@ needs_admin = pytest.mark.skipif(
 
 
 @needs_admin
-@pytest.mark.parametrize("name", ["ingestor", "model-worker", "merger"])
+@pytest.mark.parametrize("name", SHORT)
 def test_a_ready_service_answers_its_health_checks(fleet: Fleet, images: Built, name: str) -> None:
     container = fleet.containers[name]
     assert container.healthy(health_command(images[f"prism-{name}"].dockerfile)), "the image's: alive"
@@ -443,6 +451,28 @@ def test_a_csv_from_this_machine_goes_through(fleet: Fleet) -> None:
     assert {one["Model_Name"] for one in rows} == {
         environment(fleet.containers["model-worker"].service)["OLLAMA_MODEL"]
     }
+
+
+@needs_admin
+def test_a_worker_of_the_profile_cloud_needs_no_ollama(fleet: Fleet, folder: Path, compose: Compose) -> None:  # noqa: F811
+    """A key from a file and a cloud (here the embedded server) make it ready, where `ollama` is no host."""
+    key = folder / "ollama_api_key"
+    key.write_text("a-key-of-the-cloud\n")
+    key.chmod(0o444)
+    chosen = {"COMPOSE_PROFILES": "cloud", "OLLAMA_MODEL": CLOUD_MODEL, "OLLAMA_API_KEY_FILE": str(key)}
+    service = compose.config(environ={**chosen, "OLLAMA_CLOUD_HOST": fleet.model.url})["services"][
+        "model-worker"
+    ]
+    nowhere = {"http://ollama:11434": "http://ollama.invalid:11434", "/run/secrets/ollama_api_key": str(key)}
+    worker = fleet.container("model-worker", service, nowhere)
+    worker.start()
+    try:
+        worker.await_ready()
+        assert get_json(f"http://{HOST}:{worker.port}/health")[1]["model"] == CLOUD_MODEL
+        assert "a-key-of-the-cloud" not in worker.words()
+        assert worker.stop()[0] == 0
+    finally:
+        worker.kill()
 
 
 @needs_admin
