@@ -239,7 +239,7 @@ def test_who_can_reach_whom(whole: dict[str, Any], compose: Compose) -> None:  #
 
 
 def test_the_pull_fetches_nothing_that_is_there(whole: dict[str, Any], ollama: Ollama) -> None:
-    """The one-shot and the health check by the real Ollama: without a network a laptop starts all the same."""
+    """The one-shot and the health check by the real Ollama: a laptop without a network starts, too."""
 
     def run(command: list[str], environ: dict[str, str]) -> int:
         path = f"{Path(f'/proc/{ollama.pid}/exe').resolve().parent}:/usr/bin:/bin"

@@ -251,8 +251,8 @@ def test_all_of_the_code_is_there_with_its_bytecode(images: Built, name: str) ->
                 assert there.suffix != ".py" or compiled.is_file(), "a read-only root cannot keep bytecode"
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_module_of_a_service_can_be_imported(images: Built, name: str) -> None:
+@pytest.mark.parametrize("name", EVERY)
+def test_every_module_of_an_image_can_be_imported(images: Built, name: str) -> None:
     done = images[name].run(["python", "-Ic", IMPORT_ALL, name.replace("-", "_")])
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -268,14 +268,6 @@ def test_a_start_without_settings_says_what_is_missing(images: Built, name: str)
 def test_a_service_that_does_not_answer_is_unhealthy(images: Built, name: str) -> None:
     image = images[name]
     assert image.run(health_command(image.dockerfile), {"PORT": str(free_port())}).returncode == 1
-
-
-def test_prism_of_the_image_works(images: Built) -> None:
-    image = images["prism-cli"]
-    assert image.run(["prism", "--help"]).returncode == 0
-    away = image.run(["prism", "status"], {"BOOTSTRAP_SERVER": f"{HOST}:{free_port()}"})
-    assert (away.returncode, away.stdout) == (4, "")
-    assert away.stderr.startswith("prism: ")
 
 
 # ---- a fleet of them, by the compose file
@@ -376,7 +368,12 @@ class Fleet:
     """
 
     def __init__(self, images: Built, folder: Path, services: Mapping[str, Any]) -> None:
-        self.volumes = {one: folder / "volumes" / one for one in ("ingestor", "merger", "outputs")}
+        self.volumes = {one: folder / "volumes" / one for one in ("ingestor", "merger")}
+        # Volumes are file systems of their own: nothing can be renamed from one into another.
+        elsewhere = "/dev/shm" if os.access("/dev/shm", os.W_OK) else folder
+        self._outputs = Path(tempfile.mkdtemp(prefix="prism-outputs-", dir=elsewhere))
+        self._outputs.chmod(0o755)
+        self.volumes["outputs"] = self._outputs / "outputs"
         for path in self.volumes.values():
             path.mkdir(parents=True)
             if os.geteuid() == 0:
@@ -418,6 +415,7 @@ class Fleet:
             one.kill()
         self.kafka.kill()
         self.model.kill()
+        shutil.rmtree(self._outputs)
 
 
 needs_admin = pytest.mark.skipif(
@@ -473,13 +471,6 @@ def test_a_worker_of_the_profile_cloud_needs_no_ollama(fleet: Fleet, folder: Pat
         assert worker.stop()[0] == 0
     finally:
         worker.kill()
-
-
-@needs_admin
-def test_topics_again_changes_nothing(fleet: Fleet) -> None:
-    topics = fleet.containers["topics"]
-    topics.start()
-    assert topics.end() == 0, topics.words()
 
 
 @needs_admin
