@@ -15,7 +15,7 @@ from tests.deploy.kubernetes import Manifest, of_kind, selects
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a connection: a pod with its labels, its namespace's, and its ports' names; or an address."""
+    """One end of a connection: a pod with its labels, its namespace's, and ports' names; or an address."""
 
     name: str
     address: str
