@@ -1,8 +1,10 @@
 """What every workload of every overlay must have: probes, limits, a budget, spread, time to drain, locks."""
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from tests.deploy.kubernetes import (
     named,
     of_kind,
     overlay,
+    render,
     selects,
 )
 
@@ -269,3 +272,25 @@ def test_a_worker_has_no_number_of_replicas_that_an_apply_would_restore(name: st
 def test_the_jobs_are_those_of_the_example() -> None:
     for one in ("feedback.yaml", "feedback_prompt.json"):
         assert (K8S / "base" / "jobs" / one).read_text() == (ROOT / "examples" / "feedback" / one).read_text()
+
+
+def test_the_overlay_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    below = os.path.relpath(K8S / "overlays", tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(text.replace("[../", f"[{below}/"))
+    for one in ("tickets.yaml", "tickets_prompt.json"):
+        (tmp_path / one).write_text("{}")
+
+    manifests = render(tmp_path)
+
+    assert named(manifests, "ConfigMap", "prism-jobs")["data"].keys() == {
+        "tickets.yaml",
+        "tickets_prompt.json",
+    }
+    models = [one["data"] for one in of_kind(manifests, "ConfigMap") if "OLLAMA_MODEL" in one["data"]]
+    assert models == [{"OLLAMA_MODEL": "gemma3:27b"}]
+    merger = named(manifests, "StatefulSet", "prism-merger")
+    (container,) = _pod_spec(merger)["containers"]
+    assert container["image"] == "YOURS/prism-merger:0.1.0"
+    assert {"name": "PRISM_MERGER_REPLICAS", "value": "3"} in container["env"]
+    assert merger["spec"]["replicas"] == 3
