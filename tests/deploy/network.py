@@ -25,34 +25,42 @@ class End:
     ports: Mapping[str, int] = field(default_factory=dict)
 
 
-def allowed(policies: Sequence[Manifest], source: End, target: End, protocol: str, port: int) -> bool:
-    """Return whether a connection from `source` to a port of `target` gets through."""
-    out = _leave(policies, "Egress", source, target, target, protocol, port)
-    return out and _leave(policies, "Ingress", target, source, target, protocol, port)
+class Network:
+    """What some policies make of it. Ends are told apart by their names."""
+
+    def __init__(self, policies: Sequence[Manifest]) -> None:
+        self._policies = policies
+        self._known: dict[tuple[str, str, str], list[Mapping[str, Any]] | None] = {}
+
+    def allows(self, source: End, target: End, protocol: str, port: int) -> bool:
+        """Return whether a connection from `source` to a port of `target` gets through."""
+        return all(
+            rules is None or any(_opens(rule, target, protocol, port) for rule in rules)
+            for rules in (self._rules("Egress", source, target), self._rules("Ingress", target, source))
+        )
+
+    def _rules(self, direction: str, own: End, other: End) -> list[Mapping[str, Any]] | None:
+        """Return the rules that let `own` deal with `other` on some port; None where all is open."""
+        key = (direction, own.name, other.name)
+        if key not in self._known:
+            self._known[key] = self._look(direction, own, other)
+        return self._known[key]
+
+    def _look(self, direction: str, own: End, other: End) -> list[Mapping[str, Any]] | None:
+        mine = [one for one in self._policies if direction in _types(one) and _is_about(one, own)]
+        if not mine:
+            return None
+        return [
+            rule
+            for policy in mine
+            for rule in policy["spec"].get(direction.lower(), [])
+            if _knows(rule, direction, policy, other)
+        ]
 
 
 def policies_of(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Return the policies among manifests."""
     return of_kind(manifests, "NetworkPolicy")
-
-
-def _leave(
-    policies: Sequence[Manifest],
-    direction: str,
-    own: End,
-    other: End,
-    target: End,
-    protocol: str,
-    port: int,
-) -> bool:
-    mine = [one for one in policies if direction in _types(one) and _is_about(one, own)]
-    if not mine:
-        return True
-    return any(
-        _knows(rule, direction, policy, other) and _opens(rule, target, protocol, port)
-        for policy in mine
-        for rule in policy["spec"].get(direction.lower(), [])
-    )
 
 
 def _types(policy: Manifest) -> list[str]:
