@@ -30,16 +30,37 @@ SIDECAR_S = 10.0
 SECONDS_TO_NOTICE = 10
 
 
-def _workloads(*kinds: str) -> list[Any]:
-    return [
-        pytest.param(name, one, id=f"{name}-{one['metadata']['name']}")
-        for name in OVERLAYS
-        for one in of_kind(overlay(name), *(kinds or WORKLOADS))
-    ]
+SERVICES = [
+    ("Deployment", "prism-ingestor"),
+    ("Deployment", "prism-model-worker"),
+    ("StatefulSet", "prism-merger"),
+]
+PULL = ("Job", "prism-model-pull")
+THERE = {name: [*SERVICES, *([] if name == "production-cloud" else [PULL])] for name in OVERLAYS}
 
 
-every_workload = pytest.mark.parametrize(("name", "workload"), _workloads())
-every_service = pytest.mark.parametrize(("name", "workload"), _workloads("Deployment", "StatefulSet"))
+def _each(wanted: dict[str, list[tuple[str, str]]]) -> pytest.MarkDecorator:
+    cases = [(name, (name, *one)) for name, some in wanted.items() for one in some]
+    ids = [f"{name}-{one[2]}" for name, one in cases]
+    return pytest.mark.parametrize(("name", "workload"), cases, ids=ids, indirect=["workload"])
+
+
+every_workload = _each(THERE)
+every_service = _each(dict.fromkeys(OVERLAYS, SERVICES))
+
+
+@pytest.fixture
+def workload(request: pytest.FixtureRequest) -> Manifest:
+    """One workload of a rendered overlay, by overlay, kind and name."""
+    name, kind, own = request.param
+    return named(overlay(name), kind, own)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_these_are_all_workloads(name: str) -> None:
+    made = [(one["kind"], one["metadata"]["name"]) for one in of_kind(overlay(name), *WORKLOADS)]
+
+    assert sorted(made) == sorted(THERE[name])
 
 
 def _pod_spec(workload: Manifest) -> Any:
