@@ -290,6 +290,21 @@ def test_a_worker_has_no_number_of_replicas_that_an_apply_would_restore(name: st
     assert "replicas" not in named(overlay(name), "Deployment", "prism-model-worker")["spec"]
 
 
+@pytest.mark.parametrize("name", ["production-gpu", "production-cloud"])
+def test_production_is_watched(name: str) -> None:
+    manifests = overlay(name)
+    dashboards = [
+        one
+        for one in of_kind(manifests, "ConfigMap")
+        if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"
+    ]
+
+    # The rules tell services apart by `job`, which is their name.
+    assert named(manifests, "PodMonitor", "prism")["spec"]["jobLabel"] == "app.kubernetes.io/name"
+    assert named(manifests, "PrometheusRule", "prism")["spec"]["groups"]
+    assert len(dashboards) == len(list((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))) > 0
+
+
 def test_the_jobs_are_those_of_the_example() -> None:
     for one in ("feedback.yaml", "feedback_prompt.json"):
         assert (K8S / "base" / "jobs" / one).read_text() == (ROOT / "examples" / "feedback" / one).read_text()
