@@ -1,4 +1,4 @@
-"""Write what is generated: pages and schemas in docs, .env.example, dashboards and the PrometheusRule in deploy.
+"""Write what is generated: pages and schemas in docs, .env.example, dashboards and rules in deploy.
 
 `make schemas` runs it; a test runs `pages()` and compares, so that what is committed is current.
 """
