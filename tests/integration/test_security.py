@@ -15,10 +15,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from prism.kafka import acls
-from prism.kafka.admin import ensure_topics
+from prism.kafka.admin import ensure_topics, partition_count, topic_ends
 from prism.kafka.clients import ErrorWatch, KafkaSettings, first_contact
 from prism.kafka.errors import BrokerRefused
-from prism.kafka.records import Headers
+from prism.kafka.records import Headers, Record
 from prism.kafka.topic_admin import change_settings, topic_states
 from prism.messages import OutputPublished, Topics
 from prism.messages.access import CLUSTER, Names, Operation, Resource, Role, allowed, grants
@@ -36,6 +36,7 @@ NAMES = Names(
 OTHER = Names(
     Topics("t."), "t-workers", "t-ingestors", "t-requests", "t-photos", "t-photo-replies", "t-replies"
 )  # fmt: skip
+NEWER = Path(__file__).parent / "newer_version"
 SERVICES = {
     Role.INGESTOR: "prism_ingestor",
     Role.MODEL_WORKER: "prism_model_worker",
@@ -130,15 +131,20 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 @pytest.fixture(scope="module")
 def fleet(secured: Secured, _model_server: str) -> dict[Role, Service]:
-    """Every service with its own credentials; the worker comes with a certificate."""
+    """Every service with its own credentials; the worker comes with a certificate.
+
+    Ingestor and worker are of a version to come, as in the middle of a roll: all that they send says more
+    than the merger knows.
+    """
     security = secured.broker.security
     assert security is not None
     certificate = environment(security.certificate_properties(Role.MODEL_WORKER))
     sasl = dict.fromkeys(("KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD_FILE"), "")
     worker = {**sasl, **certificate, "BOOTSTRAP_SERVER": secured.broker.mutual, "OLLAMA_HOST": _model_server}
+    newer = {"PYTHONPATH": os.pathsep.join([str(NEWER), os.environ.get("PYTHONPATH", "")])}
     started = {
-        Role.INGESTOR: secured.service(Role.INGESTOR),
-        Role.MODEL_WORKER: secured.service(Role.MODEL_WORKER, **worker),
+        Role.INGESTOR: secured.service(Role.INGESTOR, **newer),
+        Role.MODEL_WORKER: secured.service(Role.MODEL_WORKER, **worker, **newer),
         Role.MERGER: secured.service(Role.MERGER, PRISM_MERGER_REPORTS="false"),
     }
     for service in started.values():
@@ -183,6 +189,46 @@ def test_a_file_is_annotated_with_nothing_but_what_is_granted(
     assert (event.run_id, event.rows_ok, event.rows_failed) == ("r1", 20, 0)
     shown = secured.prism(Role.OPERATOR, "status", "r1", "--json")
     assert json.loads(shown.stdout)["state"] == "completed", shown.stderr
+
+
+def test_two_versions_work_side_by_side(secured: Secured, fleet: dict[Role, Service]) -> None:
+    csv = "RowID,Message\n" + "".join(f"{n},I hate it {n}\n" for n in range(20))
+    send(secured.kafka(Role.SENDER), NAMES.topics.intake, csv.encode(), "april", run_id="r2")
+    topics, versions = NAMES.topics, dict[str, set[int]]()
+
+    def published() -> bool:
+        for topic in (topics.runs, topics.batches, topics.workers, topics.progress, topics.outputs):
+            found = [json.loads(value) for value in records(secured.kafka(ROOT), topic)]
+            versions[topic] = {one["schema_version"] for one in found}
+        return any(one["run_id"] == "r2" for one in found)
+
+    await_value(published, "the output of r2")
+    assert (versions[topics.runs], versions[topics.workers]) == ({2}, {2})
+    assert versions[topics.batches] <= {2}, "what is merged may be deleted already"
+    assert (versions[topics.progress], versions[topics.outputs]) == ({1}, {1})
+    assert [one.lines("run_not_read") + one.lines("progress_not_read") for one in fleet.values()] == [[]] * 3
+    letters = list(records(secured.kafka(ROOT), topics.dead_letter))
+    assert letters == []
+
+
+def records(kafka: KafkaSettings, topic: str) -> Iterator[bytes]:
+    """Yield the values of all that is in a topic now."""
+    admin = kafka.admin()
+    ends = topic_ends(admin, topic, range(partition_count(admin, topic)))
+    open_ends = {one: high for one, high in ends.high.items() if high > ends.low[one]}
+    consumer = kafka.reader(ErrorWatch(), **{"enable.partition.eof": True})
+    consumer.assign([TopicPartition(topic, one, ends.low[one]) for one in open_ends])
+    try:
+        while open_ends:
+            message = consumer.poll(DEADLINE_S)
+            assert message is not None, f"{topic} was not read to its end"
+            record = Record.of(message)
+            if message.error() is not None or record.offset + 1 >= open_ends.get(record.partition, 0):
+                open_ends.pop(record.partition, None)
+            if message.error() is None and record.value is not None:
+                yield record.value
+    finally:
+        consumer.close()
 
 
 def test_a_request_is_answered_with_nothing_but_what_is_granted(

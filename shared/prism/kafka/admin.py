@@ -75,9 +75,20 @@ def ensure_topics(
             future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise failure(f"make topic {name}", error.args[0]) from None
+                raise _not_made(name, error.args[0]) from None
     _await_leaders(admin, wanted)
     return [topic.topic for topic in missing]
+
+
+def _not_made(name: str, error: KafkaError) -> BrokerAway | BrokerRefused:
+    found = failure(f"make topic {name}", error)
+    if not isinstance(found, BrokerRefused):
+        return found
+    # A service should not be granted this.
+    return BrokerRefused(
+        f"make topic {name}: the broker does not allow it ({error.str()}); have prism admin topics --create "
+        "make it, as a user who may, and run services with PRISM_CREATE_TOPICS=false"
+    )
 
 
 def _create(admin: AdminClient, topics: list[Any]) -> dict[str, Any]:
