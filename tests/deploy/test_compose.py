@@ -216,7 +216,11 @@ def test_who_can_reach_whom(whole: dict[str, Any], compose: Compose) -> None:  #
     services = {"topics", "ingestor", "model-worker", "merger"}
     flows = {
         *((one, "kafka") for one in services | {"cli"}),
-        *((one, other) for one in ("model-worker", "ollama-pull") for other in ("ollama", "ollama-gpu")),
+        *(
+            (one, other)
+            for one in ("model-worker", "ollama-pull", "cli")
+            for other in ("ollama", "ollama-gpu")
+        ),
         *(("prometheus", one) for one in services - {"topics"}),
         ("grafana", "prometheus"),
         ("cli", "merger"),
@@ -233,9 +237,9 @@ def test_who_can_reach_whom(whole: dict[str, Any], compose: Compose) -> None:  #
     assert not {("ingestor", "ollama"), ("merger", "ollama"), ("grafana", "model-worker")} & joint
     networks = compose.config()["networks"]
     assert {name for name in networks if networks[name].get("internal")} == {"broker", "metrics"}
-    # A way out of the machine is the worker's (models in a cloud) and the merger's (stores) alone.
+    # A way out of the machine have the worker and `cli` (models in a cloud) and the merger (stores).
     closed = {name for name in OURS if set(whole[name]["networks"]) <= {"broker", "metrics"}}
-    assert closed == {"topics", "ingestor", "cli"}
+    assert closed == {"topics", "ingestor"}
 
 
 def test_the_pull_fetches_nothing_that_is_there(whole: dict[str, Any], ollama: Ollama) -> None:
