@@ -71,8 +71,9 @@ class OtlpSpan(Span):
 class OtlpTracer:
     """Makes spans by a provider of the SDK's."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, outbox: "_Outbox | None" = None) -> None:
         self._provider = provider
+        self._outbox = outbox
         self._tracer = provider.get_tracer("prism")
 
     @classmethod
@@ -81,8 +82,9 @@ class OtlpTracer:
         # What its thread has to say of a collector that is away, `_Outbox` says once.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         provider = TracerProvider(resource=resource_of(service, instance), shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(_Outbox(OTLPSpanExporter(), endpoint)))
-        return cls(provider)
+        outbox = _Outbox(OTLPSpanExporter(), endpoint)
+        provider.add_span_processor(BatchSpanProcessor(outbox))
+        return cls(provider, outbox)
 
     def start(
         self,
@@ -111,6 +113,8 @@ class OtlpTracer:
         ended.join(timeout_s)
         if ended.is_alive():
             log.warning("last_spans_not_sent", waited_s=timeout_s)
+            if self._outbox is not None:
+                self._outbox.closed = True  # nobody is there any more to hear of it
 
 
 class _Outbox(SpanExporter):
@@ -120,6 +124,7 @@ class _Outbox(SpanExporter):
         self._exporter = exporter
         self._endpoint = endpoint
         self._lost = 0
+        self.closed = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
@@ -128,7 +133,7 @@ class _Outbox(SpanExporter):
             done = SpanExportResult.FAILURE
             log.debug("spans_not_sent", error=error)
         if done is not SpanExportResult.SUCCESS:
-            if not self._lost:
+            if not self._lost and not self.closed:
                 log.warning("spans_not_sent", endpoint=self._endpoint, spans=len(spans), next="look after it")
             self._lost += len(spans)
         elif self._lost:

@@ -124,6 +124,8 @@ def test_the_offset_of_a_command_that_is_none_waits_for_its_letter(post: Post) -
 class FakeIntake:
     """Records to come, and the offsets that are finished."""
 
+    group = "prism-ingestor-intake"
+
     def __init__(self) -> None:
         self.coming: list[Record] = []
         self.finished: list[int] = []

@@ -87,7 +87,7 @@ def owner(endpoints: Endpoints, *runs: RunRecord) -> tuple[Worker, DeadLetters]:
     parts: dict[str, Any] = {
         "_membership": SimpleNamespace(holdings=holdings),
         "_runs": SimpleNamespace(runs={one.run_id: one for one in runs}),
-        "_settings": SimpleNamespace(ollama_model=MODEL),
+        "_settings": SimpleNamespace(ollama_model=MODEL, consumer_group="workers"),
         "_dead_letters": buried,
         "_endpoints": endpoints,
         "_contexts": RunContexts(MODEL, endpoints),
