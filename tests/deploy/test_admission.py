@@ -23,27 +23,45 @@ from tests.deploy.kubernetes import (
 )
 
 # Components that no overlay takes, with what they need.
-APART = (["hpa", "monitoring"], ["sources"], ["gpu", "sources"])
+APART = (["hpa", "sources"],)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_an_overlay_is_admitted_whole_without_a_warning(cluster: Cluster, name: str) -> None:
+def test_an_overlay_is_admitted_whole_and_each_of_its_pods_without_a_warning(
+    cluster: Cluster, name: str
+) -> None:
     manifests = overlay(name)
+    pods = [pod_of(one) for one in of_kind(manifests, *WORKLOADS)]
 
-    answer = cluster.admit(manifests)
-
-    assert (answer.code, answer.errors) == (0, "")
-    assert len(answer.output.splitlines()) == len(manifests)
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_the_pod_of_every_template_is_admitted(cluster: Cluster, name: str) -> None:
-    pods = [pod_of(one) for one in of_kind(overlay(name), *WORKLOADS)]
-
-    answer = cluster.admit(pods)
+    answer = cluster.admit([*manifests, *pods, *_pods_of_strimzi(manifests)])
 
     assert (answer.code, answer.errors) == (0, "")
-    assert len(answer.output.splitlines()) == len(pods) >= 3
+    lines = answer.output.splitlines()
+    assert len(lines) == len(manifests) + len(pods) + len(_pods_of_strimzi(manifests))
+    assert sum(line.startswith("pod/prism-") for line in lines) == len(pods) >= 3
+
+
+def _pods_of_strimzi(manifests: list[Manifest]) -> list[Manifest]:
+    """Return pods as Strimzi would make them, with the security contexts that its resources name."""
+    entity = named(manifests, "Kafka", "prism")["spec"]["entityOperator"]["template"]
+    pods = [
+        _pod(
+            one["metadata"]["name"], one["spec"]["template"]["pod"], one["spec"]["template"]["kafkaContainer"]
+        )
+        for one in of_kind(manifests, "KafkaNodePool")
+    ]
+    operators = ("topicOperatorContainer", "userOperatorContainer")
+    return [*pods, *(_pod(each.lower(), entity["pod"], entity[each]) for each in operators)]
+
+
+def _pod(name: str, pod: Manifest, container: Manifest) -> Manifest:
+    inside = {"name": "one", "image": "kafka:1", "securityContext": container["securityContext"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"securityContext": pod["securityContext"], "containers": [inside]},
+    }
 
 
 @pytest.mark.parametrize("components", APART, ids="+".join)
@@ -66,37 +84,6 @@ def test_every_component_is_tried() -> None:
 def _components_of(name: str) -> list[str]:
     kustomization = yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text())
     return [Path(one).name for one in kustomization["components"]]
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_the_brokers_pods_would_be_admitted(cluster: Cluster, name: str) -> None:
-    """Strimzi makes them, with the security contexts that its resources name."""
-    manifests = overlay(name)
-    entity = named(manifests, "Kafka", "prism")["spec"]["entityOperator"]["template"]
-    pods = [
-        _pod(
-            one["metadata"]["name"], one["spec"]["template"]["pod"], one["spec"]["template"]["kafkaContainer"]
-        )
-        for one in of_kind(manifests, "KafkaNodePool")
-    ]
-    pods += [
-        _pod(each.lower(), entity["pod"], entity[each])
-        for each in ("topicOperatorContainer", "userOperatorContainer")
-    ]
-
-    answer = cluster.admit(pods)
-
-    assert (answer.code, answer.errors) == (0, "")
-
-
-def _pod(name: str, pod: Manifest, container: Manifest) -> Manifest:
-    inside = {"name": "one", "image": "kafka:1", "securityContext": container["securityContext"]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"securityContext": pod["securityContext"], "containers": [inside]},
-    }
 
 
 def _worker(manifests: list[Manifest]) -> Manifest:
