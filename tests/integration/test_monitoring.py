@@ -147,3 +147,29 @@ def test_the_metrics_count_what_the_fleet_did(watched: Watched) -> None:
     assert (float(answered[0]["value"][1]), float(refused[0]["value"][1])) == (2 * REQUESTS, 2)
     letters = watched.prometheus.query('sum(prism_merger_dead_letters_total{reason="not_parsed"})')
     assert float(letters[0]["value"][1]) == 2
+
+
+@pytest.mark.promise(10)
+def test_an_outage_shows_in_what_the_alerts_look_at(watched: Watched) -> None:
+    """The last one: it breaks the fleet."""
+
+    def told(expr: str) -> float:
+        found = watched.prometheus.query(expr)
+        return float(found[0]["value"][1]) if found else 0.0
+
+    def seen() -> dict[str, float]:
+        return {expr: told(expr) for expr in expected}
+
+    watched.fleet.model_server.kill()
+    expected = {
+        "count(prism_worker_model_up == 0)": 2,
+        'sum(prism_worker_breakers_open{reason="unreachable"})': 2,
+        'count(prism_service_ready{component="model-worker"} == 0)': 2,
+        'count(ALERTS{alertname="PrismModelAway",alertstate="pending"})': 1,
+        'prism_ingestor_runs_stalled{cause="model_server"}': 1,
+        f'prism_ingestor_run_stalled{{run_id="{LONG_RUN}"}}': 1,
+    }
+    await_true(lambda: seen() == expected, 40.0, lambda: str(seen()))
+    watched.fleet["merger-0"].kill()
+    gone = 'count(ALERTS{alertname=~"PrismNoMerger|PrismServiceDown",alertstate="pending"})'
+    await_true(lambda: told(gone) == 2, 20.0, lambda: str(watched.prometheus.query("ALERTS")))
