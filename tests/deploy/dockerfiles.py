@@ -2,7 +2,7 @@
 
 What runs is what is written: each RUN line by `sh`, each COPY with the files that `.dockerignore` lets
 through. Three things are not as in a build: the folders of the image (/src, /opt, /wheels, /data, /outputs)
-lie below the given one, `python` is this interpreter and not the base image's, and the installers' caches are
+lie below the given one, `python` is this machine's and not the base image's, and the installers' caches are
 the user's.
 """
 
@@ -23,6 +23,11 @@ FOLDERS = ("src", "opt", "wheels", "data", "outputs")
 _OURS = re.compile(rf"(?<![\w./-])/({'|'.join(FOLDERS)})(?![\w-])")
 _ABSOLUTE = re.compile(r"(?<![\w./:-])/[a-z]\S*")
 _FLAG = re.compile(r"--[a-z]+(=\S+)?\s+")
+# This interpreter has pip, and installs with it; what is installed runs on one that any user may start.
+_SHIM = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then exec '{base}' "$@"; fi
+exec '{pip}' "$@"
+"""
 TIMEOUT_S = 280
 
 
@@ -188,13 +193,27 @@ class Image:
         )  # fmt: skip
 
 
+@cache
+def interpreter() -> str:
+    """Return a Python of this version that every user may start, as a base image's; else this one."""
+    here = os.path.realpath(sys.executable)
+    other = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/local/bin:/usr/bin:/bin")
+    return next((one for one in (here, other) if one and for_everybody(one)), here)
+
+
+def for_everybody(program: str) -> bool:
+    """Return whether a user without rights can reach and start a program."""
+    path = Path(program).resolve()
+    return all(one.stat().st_mode & 0o001 for one in (path, *path.parents))
+
+
 def build(path: Path, root: Path) -> Image:
     """Run the builder stage of a Dockerfile below `root`. Raise AssertionError with what a RUN said."""
     image = Image(read(path), root)
     stage = image.dockerfile.stage("builder")
     shims, home = root / "shims", root / "src"
     shims.mkdir(parents=True)
-    (shims / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (shims / "python").write_text(_SHIM.format(pip=sys.executable, base=interpreter()))
     (shims / "python").chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PATH": f"{shims}:/usr/local/bin:/usr/bin:/bin"}

@@ -25,7 +25,18 @@ from prism_embedded import child
 from prism_embedded.loopback import HOST, free_port
 from prism_embedded.model_server import EmbeddedModelServer
 from tests.deploy.compose import Compose, compose, environment, words  # noqa: F401
-from tests.deploy.dockerfiles import ROOT, Dockerfile, Image, build, context, copied, ignored, read
+from tests.deploy.dockerfiles import (
+    ROOT,
+    Dockerfile,
+    Image,
+    build,
+    context,
+    copied,
+    for_everybody,
+    ignored,
+    interpreter,
+    read,
+)
 from tests.deploy.kafka_image import KafkaImage
 from tests.harness.process import await_true, get_json
 from tools.lock import LOCK, part
@@ -344,7 +355,7 @@ def _replaced(value: str, replaced: Mapping[str, str]) -> str:
 def _as_the_user(command: list[str]) -> list[str]:
     """Run as the image's user, where this process is root's: it can write nothing but its folders."""
     tool = shutil.which("setpriv")
-    if os.geteuid() != 0 or tool is None:
+    if os.geteuid() != 0 or tool is None or not for_everybody(interpreter()):
         return command
     return [tool, f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", *command]
 
