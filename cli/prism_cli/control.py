@@ -9,7 +9,7 @@ from getpass import getuser
 from confluent_kafka import KafkaError, Message
 
 from prism.kafka.clients import ErrorWatch
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, failure
 from prism.kafka.records import event_headers
 from prism.messages import Command, CommandName, RunState
 from prism_cli import connection as connections
@@ -71,9 +71,11 @@ def send(connection: Connection, run_id: str, wanted: CommandName) -> None:
     topic = connection.topics.control
     producer.produce(topic, command.to_bytes(), run_id.encode(), headers=headers, on_delivery=delivered)
     producer.flush(_SEND_S)
-    if not reports or reports[0] is not None:
-        cause = reports[0].str() if reports and reports[0] else f"no answer within {_SEND_S:.0f} s"
-        raise BrokerAway(f"{connection.bootstrap} did not take the command: {cause}; try again")
+    what = f"{connection.bootstrap} did not take the command"
+    if not reports:
+        raise BrokerAway(f"{what}: no answer within {_SEND_S:.0f} s; try again")
+    if reports[0] is not None:
+        raise failure(what, reports[0])
 
 
 def _refuse_ended(wanted: CommandName, view: RunView) -> None:

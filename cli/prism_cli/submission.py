@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from prism.conversion import stem_of
 from prism.kafka.clients import ErrorWatch
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, failure
 from prism.messages import intake
 from prism.messages.topics import MIB
 from prism.runs.naming import clean_label
@@ -262,7 +262,7 @@ def _send_one(producer: Producer, connection: Connection, part: Part, key: str) 
                 "look at the broker, then send it again"
             )
     if reports[0] is not None:
-        raise BrokerAway(f"{connection.bootstrap} refused the file for {topic}: {reports[0].str()}")
+        raise failure(f"{connection.bootstrap} refused the file for {topic}", reports[0])
 
 
 def _is_there(connection: Connection, run_id: str, source: Source) -> bool:
