@@ -216,7 +216,8 @@ def test_a_takeover_goes_on_in_the_same_trace(traced: Traced) -> None:
     # The span itself died with its process; what comes of the run belongs under it all the same.
     spans = traced.trace(trace_id, "publish", record.trace.span_id)
     below = {one.name for one in spans if one.parent_id == record.trace.span_id}
-    assert below == {"check source", f"send {stage.topics.batches}", "publish"}
+    # Parts are written on the way where the merger comes to it, else while it publishes.
+    assert below - {"write parts"} == {"check source", f"send {stage.topics.batches}", "publish"}
 
 
 def await_model(traced: Traced) -> str:
