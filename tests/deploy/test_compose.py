@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tomllib
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,11 @@ def test_every_container_is_held_to_little(whole: dict[str, Any]) -> None:
         assert service["restart"] in (["no", "on-failure:3"] if name in ONE_SHOTS else ["unless-stopped"]), (
             name
         )
+    version = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text())["project"]["version"]
     for name in OURS:
+        image = "prism-cli" if name == "topics" else f"prism-{name}"
+        assert whole[name]["image"] == f"{image}:{version}"
+        assert (ROOT / whole[name]["build"]["dockerfile"]).is_file()
         assert whole[name]["read_only"], name
         assert whole[name]["tmpfs"], name
         assert float(whole[name]["stop_grace_period"].removesuffix("s")) > DRAIN_S, name

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from subprocess import Popen
@@ -136,6 +137,8 @@ def test_the_rules_of_a_dockerfile(name: str) -> None:
         "title", "description", "version", "revision", "base.name",
     }  # fmt: skip
     assert labels["org.opencontainers.image.title"] == name
+    version = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text())["project"]["version"]
+    assert f"VERSION={version}" in [one.text for one in final.of("ARG")]
     for one in [*final.instructions, *file.stage("builder").instructions]:
         assert not re.search(r"\b(curl|wget|apt|apt-get|gcc|sudo)\b", one.text), one
         if one.keyword == "RUN" and " pip install" in one.text:
@@ -244,6 +247,8 @@ def test_what_is_installed_is_what_is_declared(images: Built, name: str) -> None
     assert ("pandas" in found) == (name in ("prism-merger", "prism-cli"))
     assert ("pillow" in found) == (name in ("prism-model-worker", "prism-cli"))
     assert not shutil.which("pip", path=str(image.python.parent)), "no installer in what runs"
+    for one in image.dockerfile.final.of("COPY"):
+        assert Path(image.place(one.words[0])).is_dir(), "what the final stage takes is there"
 
 
 @pytest.mark.parametrize("name", EVERY)
