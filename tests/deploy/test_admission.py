@@ -23,7 +23,7 @@ from tests.deploy.kubernetes import (
 )
 
 # Components that no overlay takes, with what they need.
-APART = (["hpa", "sources"],)
+APART = (["hpa", "sources", "tracing"],)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

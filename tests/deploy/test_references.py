@@ -153,7 +153,7 @@ def test_a_service_comes_to_the_broker_as_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*OVERLAYS, "others"])
 def test_every_object_that_is_named_is_there(name: str, tmp_path: Any) -> None:
-    manifests = compose(tmp_path, "hpa", "sources") if name == "others" else overlay(name)
+    manifests = compose(tmp_path, "hpa", "sources", "tracing") if name == "others" else overlay(name)
     there = _made(manifests)
 
     missing = [
