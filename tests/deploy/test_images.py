@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from prism_cli.arguments import MODULES
 from prism_embedded import child
 from prism_embedded.loopback import HOST, free_port
 from prism_embedded.model_server import EmbeddedModelServer
@@ -434,12 +433,6 @@ class Fleet:
         shutil.rmtree(self._outputs)
 
 
-needs_admin = pytest.mark.skipif(
-    "admin" not in MODULES, reason="`prism admin topics` is not in this checkout yet"
-)
-
-
-@needs_admin
 @pytest.mark.parametrize("name", SHORT)
 def test_a_ready_service_answers_its_health_checks(fleet: Fleet, images: Built, name: str) -> None:
     container = fleet.containers[name]
@@ -447,7 +440,6 @@ def test_a_ready_service_answers_its_health_checks(fleet: Fleet, images: Built, 
     assert container.healthy(words(container.service["healthcheck"]["test"])), "the compose file's: ready"
 
 
-@needs_admin
 def test_a_csv_from_this_machine_goes_through(fleet: Fleet) -> None:
     """By the listener for this machine's programs, as docs/compose.md shows it with kcat."""
     table = ROOT / "examples" / "feedback" / "feedback.csv"
@@ -467,7 +459,6 @@ def test_a_csv_from_this_machine_goes_through(fleet: Fleet) -> None:
     }
 
 
-@needs_admin
 def test_a_worker_of_the_profile_cloud_needs_no_ollama(fleet: Fleet, folder: Path, compose: Compose) -> None:  # noqa: F811
     """A key from a file and a cloud (here the embedded server) make it ready, where `ollama` is no host."""
     key = folder / "ollama_api_key"
@@ -489,7 +480,6 @@ def test_a_worker_of_the_profile_cloud_needs_no_ollama(fleet: Fleet, folder: Pat
         worker.kill()
 
 
-@needs_admin
 def test_sigterm_ends_each_in_its_time(fleet: Fleet) -> None:
     """The last test of the fleet: nothing runs after it."""
     for name in ("model-worker", "ingestor", "merger"):
