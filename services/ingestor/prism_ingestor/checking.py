@@ -40,6 +40,7 @@ from prism.tables import (
     read_rows,
 )
 from prism.tables.refusals import listed, shown
+from prism_ingestor.model_servers import AllowedServers
 from prism_ingestor.sources import Between, PlainFile, SourceChanged, Sources, source_name
 
 log = get_logger(__name__)
@@ -142,10 +143,19 @@ class Checker:
     """
 
     def __init__(
-        self, sources: Sources, jobs_dir: Path, scratch: Path, schemes: frozenset[str] | None = None
+        self,
+        sources: Sources,
+        jobs_dir: Path,
+        scratch: Path,
+        schemes: frozenset[str] | None = None,
+        servers: AllowedServers | None = None,
     ) -> None:
-        """`schemes`: which a job's `output.directory` may have; None does not look at it."""
+        """`schemes`: which a job's `output.directory` may have; None does not look at it.
+
+        `servers`: which its models may be asked at; None: any.
+        """
         self._schemes = schemes
+        self._servers = servers
         self.done: queue.SimpleQueue[Checked] = queue.SimpleQueue()
         self._sources = sources
         self._jobs_dir = jobs_dir
@@ -256,6 +266,8 @@ class Checker:
             models = entries(record, job)
             assert_destination(job, self._schemes)
             if record.state is RunState.ACCEPTED:
+                if self._servers is not None:
+                    self._servers.check(models)
                 _assert_prices(job, models)
                 _assert_few_files(record, job)
             prompt = record.prompt or read_prompt(self._jobs_dir, job)

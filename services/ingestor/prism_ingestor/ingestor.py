@@ -39,6 +39,7 @@ from prism_ingestor.gauges import Gauges
 from prism_ingestor.intake import IntakeReader
 from prism_ingestor.intake_topic import IntakeTopic, MessageFetcher
 from prism_ingestor.ledger import Ledger
+from prism_ingestor.model_servers import AllowedServers
 from prism_ingestor.run_states import RunStates
 from prism_ingestor.settings import IngestorSettings
 from prism_ingestor.sources import SourceChanged, Sources
@@ -97,7 +98,10 @@ class Ingestor:
             settings.max_source_bytes,
             MessageFetcher(kafka, self._topics.intake),
         )
-        self._checker = Checker(sources, settings.jobs_dir, self._workplace.scratch, settings.output_schemes)
+        servers = AllowedServers(settings.model_servers, lambda: catalogue_of(settings.jobs_dir))
+        self._checker = Checker(
+            sources, settings.jobs_dir, self._workplace.scratch, settings.output_schemes, servers
+        )
         self._probe = BrokerProbe(kafka, self._topics, settings.worker_group, clock)
         self._acceptance = Acceptance(
             self._intake,

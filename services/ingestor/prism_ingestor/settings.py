@@ -3,14 +3,45 @@
 import os
 import socket
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from prism.messages import Topics, intake, topics
 from prism.messages.access import Names
 from prism.service.settings import Schemes, ServiceSettings, port_field, schemes_field
+from prism_ingestor.model_servers import origin_of
 
 GIB = 1024**3
+
+
+def _as_servers(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "any":
+        return None
+    origins = {one.strip(): origin_of(one) for one in value.split(",") if one.strip()}
+    for one, origin in origins.items():
+        if not origin.startswith(("http://", "https://")):
+            raise ValueError(f"{one!r} is no address of a server")
+    return frozenset(origins.values())
+
+
+# None: any.
+Servers = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_as_servers)]
+
+
+def _servers_field() -> Any:
+    # A text as default: it is validated like one from the environment, and shown as one can type it.
+    return Field(
+        default="any",
+        validation_alias="PRISM_MODEL_SERVERS",
+        description="Servers that a sent run may name for its model, by commas. Empty: none but those of the "
+        "`models.json` in PRISM_JOBS_DIR, with their keys. Default: any, since whoever may send runs is "
+        "trusted with the workers' network.",
+        json_schema_extra={"allowed": "any, or http(s)://host[:port] by commas", "may_be_empty": True},
+    )
 
 
 class IngestorSettings(ServiceSettings):
@@ -52,6 +83,7 @@ class IngestorSettings(ServiceSettings):
         json_schema_extra={"allowed": "1 or more"},
     )
     output_schemes: Schemes = schemes_field()
+    model_servers: Servers = _servers_field()
     window_floor: int = Field(
         default=0,
         ge=0,
