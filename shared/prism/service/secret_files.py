@@ -46,7 +46,7 @@ class SecretEnvironment(Mapping[str, str]):
         try:
             return read_secret(path)
         except SecretUnreadable:
-            raise KeyError(name) from None
+            return self._environ[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._environ)

@@ -31,6 +31,8 @@ _NOT_LIBRDKAFKA = re.compile(
     r"KAFKA_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.+)?)?)"
     r"|KAFKA_(GROUP_ID|HOME|VERSION|OPTS|LOG_DIR|DEBUG|CLUSTER_ID|(HEAP|GC_LOG|LOG4J|JMX|JVM_PERFORMANCE)_OPTS)"
 )
+# These properties of librdkafka's are names of files themselves, which it reads anew.
+_FILE_PROPERTIES = re.compile(r"KAFKA_SASL_OAUTHBEARER_ASSERTION_((PRIVATE_KEY|JWT_TEMPLATE)_)?FILE")
 
 Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -250,7 +252,7 @@ def _values(
     values["KAFKA_…"] = {
         name.removeprefix("KAFKA_").lower().replace("_", "."): value
         for name, value in given.items()
-        if _is_property(name) and value and not name.endswith(SUFFIX)
+        if _is_property(name) and value and not _names_a_secret(name)
     }
     return values
 
@@ -259,13 +261,18 @@ def _is_property(name: str) -> bool:
     return name.startswith("KAFKA_") and not _NOT_LIBRDKAFKA.fullmatch(name)
 
 
+def _names_a_secret(name: str) -> bool:
+    return name.endswith(SUFFIX) and not _FILE_PROPERTIES.fullmatch(name)
+
+
 def _from_secret_files(settings: type[ServiceSettings], given: Mapping[str, str]) -> dict[str, str]:
     """Return the secrets that `NAME_FILE` names files of. Raises _WrongFile."""
     secret = {name for name, field in _named_fields(settings) if _is_secret(field.annotation)}
     found: dict[str, str] = {}
     for file_name, path in given.items():
         name = file_name.removesuffix(SUFFIX)
-        if name == file_name or not path.strip() or not (name in secret or _is_property(name)):
+        wanted = _names_a_secret(file_name) and (name in secret or _is_property(name))
+        if not wanted or not path.strip():
             continue
         try:
             found[name] = read_secret(path.strip())

@@ -38,6 +38,21 @@ def test_only_secrets_come_as_files(tmp_path: Path) -> None:
     assert load(Settings, {**BASE, "LOG_LEVEL_FILE": level, "ANY_FILE": "/nowhere"}).log_level == "INFO"
 
 
+def test_librdkafkas_own_names_of_files_stay_what_they_are(tmp_path: Path) -> None:
+    key = written(tmp_path / "key.pem", b"not the value")
+    environ = {
+        **BASE,
+        "KAFKA_SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_FILE": key,
+        "KAFKA_SASL_OAUTHBEARER_ASSERTION_FILE": "/run/written/later",
+        "KAFKA_SASL_OAUTHBEARER_ASSERTION_JWT_TEMPLATE_FILE": "/run/template",
+    }
+    assert load(Settings, environ).kafka_properties() == {
+        "sasl.oauthbearer.assertion.private.key.file": key,
+        "sasl.oauthbearer.assertion.file": "/run/written/later",
+        "sasl.oauthbearer.assertion.jwt.template.file": "/run/template",
+    }
+
+
 def test_a_file_named_by_nothing_is_none() -> None:
     settings = load(Settings, {**BASE, "PRISM_FILES_TOKEN_FILE": "", "KAFKA_SASL_PASSWORD_FILE": ""})
     assert settings.token is None
@@ -107,3 +122,8 @@ def test_a_name_is_looked_up_in_its_file(tmp_path: Path) -> None:
     assert set(environ) == {"VLLM_KEY_FILE", "SET_KEY", "SET_KEY_FILE", "GONE_KEY_FILE", "EMPTY"}
     written(tmp_path / "key", b"k2\n")
     assert environ["VLLM_KEY"] == "k2", "a key that was changed is the new one"
+
+
+def test_an_environment_can_be_copied_whatever_its_files_are(tmp_path: Path) -> None:
+    gone = {"OWN_KEY": "", "OWN_KEY_FILE": str(tmp_path / "gone")}
+    assert {**SecretEnvironment(gone)} == gone
