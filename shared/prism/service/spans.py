@@ -29,6 +29,9 @@ _KINDS = {
     Kind.PRODUCER: SpanKind.PRODUCER,
     Kind.CONSUMER: SpanKind.CONSUMER,
 }
+# What they would say of a collector that is away, `_Outbox` says once; of a sender's bad `tracestate` they would
+# speak with each record, and of a header that is none they would tell the token.
+_SILENT = ("opentelemetry.exporter", "opentelemetry.trace.span", "opentelemetry.util.re")
 _NOBODY = trace.set_span_in_context(trace.INVALID_SPAN)
 
 
@@ -79,8 +82,8 @@ class OtlpTracer:
     @classmethod
     def to_collector(cls, service: str, instance: str, endpoint: str) -> Self:
         """Return what sends to the collector that the environment names; `endpoint`: how the log calls it."""
-        # What its thread has to say of a collector that is away, `_Outbox` says once.
-        logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+        for name in _SILENT:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         provider = TracerProvider(resource=resource_of(service, instance), shutdown_on_exit=False)
         outbox = _Outbox(OTLPSpanExporter(), endpoint)
         provider.add_span_processor(BatchSpanProcessor(outbox))

@@ -15,6 +15,7 @@ No text of a row, a prompt, a request or an answer is an attribute, nor who aske
 """
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -31,6 +32,9 @@ log = get_logger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+# Of what is no such pair the SDK would log the value, and that is a token.
+_HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+\s*=.*", re.ASCII)
 # For the spans that are left at the end: a collector that answers takes them in a fraction of it.
 CLOSE_S = 2.0
 # Of a run's batches so many, evenly spread, are in the run's own trace; each other one has its own.
@@ -161,10 +165,14 @@ def configure(service: str, instance: str, environ: MutableMapping[str, str] | N
     if reason is None:
         try:
             from prism.service.spans import OtlpTracer
+
+            tracer = OtlpTracer.to_collector(service, instance, _shown(endpoint))
         except ImportError as error:
             reason = f"{error}: install the extra `tracing` (prism-{service.removeprefix('prism-')}[tracing])"
+        except Exception as error:  # an OTEL_ variable that the SDK refuses, at its import or later
+            reason = str(error)
         else:
-            use(OtlpTracer.to_collector(service, instance, _shown(endpoint)))
+            use(tracer)
             log.info("tracing_on", endpoint=_shown(endpoint))
             return
     log.warning("tracing_off", endpoint=_shown(endpoint), reason=reason)
@@ -283,7 +291,12 @@ def _objection(endpoint: str, environ: Mapping[str, str]) -> str | None:
     protocol = next((value for name in PROTOCOLS if (value := environ.get(name, "").strip())), "")
     if protocol not in ("", "http/protobuf"):
         return f"{PROTOCOLS[1]}={protocol[:40]}: only http/protobuf is spoken here, usually at port 4318"
-    return None
+    wrong = next((name for name in HEADERS if not _are_headers(environ.get(name, ""))), None)
+    return f"{wrong}: allowed: name=value, several with commas" if wrong else None
+
+
+def _are_headers(text: str) -> bool:
+    return all(_HEADER.fullmatch(one.strip()) for one in text.split(",") if one.strip())
 
 
 def _shown(endpoint: str) -> str:

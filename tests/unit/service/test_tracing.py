@@ -210,6 +210,42 @@ def test_what_cannot_be_is_one_line(
     assert why in said
 
 
+@pytest.mark.promise(9)
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5000"), ("OTEL_SPAN_LINK_COUNT_LIMIT", "-3")]
+)
+def test_what_the_sdk_refuses_of_the_environment_ends_no_service(
+    name: str, value: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    on, said = on_with(caplog, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+    assert not on
+    assert said.count("reason") == 1
+    assert "must be" in said
+
+
+@pytest.mark.parametrize("which", ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"])
+@pytest.mark.parametrize("value", ["authorization: Bearer s3cret", "a=b,s3cret", "basic: czNjcmV0s3cret=="])
+def test_a_token_that_is_written_wrongly_is_in_no_log(
+    which: str, value: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(which, value)
+    on, said = on_with(caplog, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **{which: value})
+    assert not on
+    assert f"{which}: allowed: name=value" in said
+    assert "s3cret" not in caplog.text + said
+
+
+def test_a_senders_state_that_is_none_fills_no_log(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracing.configure("prism-merger", "m0", {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint})
+    for state in ("no state", "a=1,a=2"):
+        tracing.process(RECORD, TraceContext(SENDER.parent, state)).end()
+    tracing.close()
+    assert "opentelemetry" not in {one.name.partition(".")[0] for one in caplog.records}
+
+
 def test_without_the_extra_it_is_one_line_and_nothing_else(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
