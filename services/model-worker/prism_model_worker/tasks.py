@@ -264,8 +264,8 @@ class TaskQueue:
 
     def owner_turned(self) -> None:
         """Note that the owner thread is there: it goes through its partitions' news at each turn."""
-        now = self._clock()
         with self._condition:
+            now = self._clock()  # not before: a caller that looked at it later would wait for news that came
             if self._turned_at is not None and now - self._turned_at > STANDSTILL_S:
                 self._in_doubt_until = now + DOUBT_S
                 self._condition.notify()  # somebody has to watch the clock

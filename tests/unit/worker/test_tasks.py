@@ -346,3 +346,27 @@ def test_callers_that_waited_for_the_owner_go_on_by_themselves() -> None:
     tasks.owner_turned()
     thread.join(DOUBT_S + 5)
     assert found == [one]
+
+
+def test_a_caller_that_looks_at_the_clock_beside_the_owner_is_not_left_asleep() -> None:
+    owner = threading.current_thread()
+    now, found = [0.0], list[Task | None]()
+    caller = threading.Thread(target=lambda: found.append(taken(tasks)), daemon=True)
+
+    def clock() -> float:
+        told = now[0]
+        if threading.current_thread() is owner and told == STANDSTILL_S and not caller.is_alive():
+            # The owner has looked, and is held up before it says so.
+            now[0] += 0.1
+            caller.start()
+            caller.join(0.2)
+        return told
+
+    tasks = TaskQueue(clock)
+    one = task()
+    tasks.put(one)
+    tasks.owner_turned()
+    now[0] = STANDSTILL_S
+    tasks.owner_turned()
+    caller.join(2.0)
+    assert found == [one]
