@@ -15,7 +15,7 @@ from rich.text import Text
 
 from prism.annotation.prompt_file import PromptFile, PromptRefused
 from prism.kafka.admin import partition_count
-from prism.kafka.errors import BrokerAway
+from prism.kafka.errors import BrokerAway, BrokerRefused
 from prism.runs.job import JobRefused, read_job
 from prism_cli import connection as connections
 from prism_cli import fleet_file, kafka_cache
@@ -155,7 +155,7 @@ def broker(patient: Patient) -> Iterator[Finding]:
     try:
         connection = connections.find(patient.options)
         cluster = connections.check_answer(connection.kafka, connection.origin)
-    except (CommandFailed, BrokerAway) as error:
+    except (CommandFailed, BrokerAway, BrokerRefused) as error:
         yield Finding("broker", str(error), BROKER_AWAY)
         return
     patient.connection = connection
@@ -169,7 +169,10 @@ def _topics(connection: Connection, environ: Mapping[str, str]) -> Finding:
     wrong: list[str] = []
     specs = connection.topics.specs()
     for spec in specs:
-        there, least = partition_count(admin, spec.name), spec.partitions or wanted
+        try:
+            there, least = partition_count(admin, spec.name), spec.partitions or wanted
+        except (BrokerAway, BrokerRefused) as error:
+            return Finding("topics", str(error), BROKER_AWAY)
         if there < least:
             wrong.append(f"{spec.name} has {there} of {least} partitions" if there else f"no {spec.name}")
     if wrong:
