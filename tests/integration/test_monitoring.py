@@ -155,6 +155,7 @@ def test_the_metrics_count_what_the_fleet_did(watched: Watched) -> None:
         'sum(prism_worker_dead_letters_total{reason="request_refused"})': 2,
         'sum(prism_merger_dead_letters_total{reason="not_parsed"})': 2,
         'sum(prism_ingestor_runs_total{state="completed_with_failures"})': 1,
+        "max(prism_merger_replicas)": 1,
     }
     watched.await_counts(expected)
     empty = watched.prometheus.query('sum(prism_merger_rows_total{reason="empty_message"}) >= 1')

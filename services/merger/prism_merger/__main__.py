@@ -201,6 +201,7 @@ def serve(stop: StopSignal) -> None:
     tracing.configure("prism-merger", settings.client_id)
     metrics = Metrics()
     metrics.registry.show_disk(settings.data_dir)
+    metrics.replicas.set(settings.replicas)
     readiness = Readiness("lock", "broker", "topic", "disk", "tables")
     with ExitStack() as stack:
         known = KnownRuns(settings.root, settings.store_dir / FILE_NAME, settings.ordinal, settings.replicas)

@@ -77,6 +77,11 @@ class Metrics:
             "Runs that are not published, withheld or closed.",
             registry=self.registry,
         )
+        # An alert compares it with those that are there: one whose pod is gone is no target of Prometheus.
+        self.replicas = Gauge(
+            "prism_merger_replicas", "Mergers that there should be: PRISM_MERGER_REPLICAS.",
+            registry=self.registry,
+        )  # fmt: skip
         # As the client knows from what it fetched last.
         self.lag = LiveGauge(
             "prism_merger_lag_records", "Results in the own partitions that are not merged yet.",
