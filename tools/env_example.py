@@ -87,8 +87,13 @@ OLLAMA_MODEL=llama3.2:3b
 # PRISM_REGISTRY=
 # PRISM_VERSION=0.1.0
 
-# An OpenTelemetry collector (HTTP), where spans go. Unset: nothing is traced.
+# An OpenTelemetry collector (HTTP), where spans go: a container in the network `metrics` (docs/compose.md),
+# since the ingestor reaches nothing else. Unset: nothing is traced.
 # OTEL_EXPORTER_OTLP_ENDPOINT=
+
+# Which traces are kept, as OpenTelemetry's SDK has it: parentbased_traceidratio with 0.1 keeps a tenth.
+# OTEL_TRACES_SAMPLER=parentbased_always_on
+# OTEL_TRACES_SAMPLER_ARG=
 """
 
 

@@ -40,7 +40,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 OURS = {*SETTINGS, "topics", "cli"}
 ONE_SHOTS = {"topics", "ollama-pull", "cli"}
 # OpenTelemetry's own name, read by its library.
-NO_SETTINGS = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+NO_SETTINGS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,21 @@ def test_who_can_reach_whom(whole: dict[str, Any], compose: Compose) -> None:  #
     # A way out of the machine have the worker and `cli` (models in a cloud) and the merger (stores).
     closed = {name for name in OURS if set(whole[name]["networks"]) <= {"broker", "metrics"}}
     assert closed == {"topics", "ingestor"}
+
+
+def test_every_service_reaches_the_collector_of_the_guide(compose: Compose, tmp_path: Path) -> None:  # noqa: F811
+    guide = (ROOT / "docs" / "compose.md").read_text()
+    (text,) = [one for one in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "jaeger:" in one]
+    env = tmp_path / "env"
+    env.write_text(f"{EXAMPLE.read_text()}\nOTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318\n")
+    both = tmp_path / "both.yml"
+    both.write_text(FILE.read_text().replace("services:\n", text, 1))
+    done = compose.run(file=both, env_file=env)
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    for one in SETTINGS:
+        assert environment(services[one])["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://jaeger:4318"
+        assert set(services[one]["networks"]) & set(services["jaeger"]["networks"]), one
 
 
 def test_the_pull_fetches_nothing_that_is_there(whole: dict[str, Any], ollama: Ollama) -> None:

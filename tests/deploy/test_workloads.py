@@ -219,7 +219,7 @@ def test_the_model_server_is_a_sidecar_that_waits_for_its_models(name: str) -> N
     # A patch must not have changed their order: a sidecar on an empty volume would end again and again.
     assert [waiter["name"], sidecar["name"], sidecar["restartPolicy"]] == ["await-models", "ollama", "Always"]
     assert "restartPolicy" not in waiter
-    # As long as the README lets the pull take: else its next line, `rollout status`, ends with an error.
+    # As long as the README lets the pull take: else its next line, `rollout status`, fails at once.
     (minutes,) = re.findall(r"prism-model-pull .*--timeout=(\d+)m", (K8S / "README.md").read_text())
     assert worker["spec"]["progressDeadlineSeconds"] >= 60 * int(minutes)
     told = {one["name"]: one["value"] for one in sidecar["env"]}

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from prism.service.http import HealthServer
+from prism.service.metrics import ServiceRegistry
+from prism.service.readiness import Readiness
+from prism_cli.arguments import MODULES
+from prism_embedded.loopback import HOST
 from tests.harness.prometheus import DEPLOYED, ROOT, promtool
 from tools.dashboard_queries import PAGE, all_queries, queries_of
 from tools.dashboards import ALL, FOLDER
@@ -73,6 +81,32 @@ def test_every_runbook_belongs_to_an_alert_and_its_links_lead_somewhere() -> Non
     for page in used:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             assert (folder / target).exists(), f"{page.name} leads to {target}"
+
+
+def test_a_runbooks_commands_are_there() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "runbooks").glob("*.md"))
+    named = set(re.findall(r"`prism ([a-z]+)", pages))
+    assert named
+    assert named <= MODULES.keys()
+    # What runs inside a container is what its image has: no curl, no shell of ours.
+    inside = re.findall(r"(?:docker compose exec [A-Za-z-]+|kubectl .*exec .* --) (\S+)", pages)
+    assert set(inside) == {"python"}
+
+
+def test_the_question_for_ready_prints_the_reason_of_a_503() -> None:
+    text = (ROOT / "docs" / "runbooks" / "service-not-ready.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"docker compose exec SERVICE (python .*)", text)
+    readiness = Readiness("disk")
+    readiness.set("disk", False, "no room")
+    server = HealthServer(HOST, 0, status=dict, readiness=readiness, registry=ServiceRegistry("merger"))
+    try:
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:]], env={"PORT": str(server.port)}, capture_output=True,
+            text=True, timeout=20,
+        )  # fmt: skip
+    finally:
+        server.close()
+    assert "disk: no room" in done.stdout
 
 
 PAGES = [
