@@ -73,6 +73,17 @@ def test_other_components_fit_the_base(cluster: Cluster, components: list[str], 
     assert (answer.code, answer.errors) == (0, "")
 
 
+def test_the_command_beside_a_fleet_is_admitted(cluster: Cluster) -> None:
+    namespace, pod = yaml.safe_load_all((K8S / "cli.yaml").read_text())
+    # Its own namespace would have to be there already; this one enforces the same.
+    pod["metadata"]["namespace"] = NAMESPACE
+
+    answer = cluster.admit([namespace, pod])
+
+    assert (answer.code, answer.errors) == (0, "")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
 def test_every_component_is_tried() -> None:
     taken = {one for name in OVERLAYS for one in _components_of(name)} | {
         one for some in APART for one in some

@@ -1,9 +1,11 @@
 """What manifests name is there: settings that a service knows, and objects that somebody makes."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from confluent_kafka import KafkaException, Producer
 
 from prism.service.settings import ServiceSettings, load
@@ -11,6 +13,8 @@ from prism_ingestor.settings import IngestorSettings
 from prism_merger.settings import MergerSettings
 from prism_model_worker.settings import WorkerSettings
 from tests.deploy.kubernetes import (
+    K8S,
+    NAMESPACE,
     OVERLAYS,
     WORKLOADS,
     Manifest,
@@ -21,6 +25,7 @@ from tests.deploy.kubernetes import (
     overlay,
     selects,
 )
+from tests.deploy.network import End, Network, policies_of
 
 SERVICES: dict[str, type[ServiceSettings]] = {
     "prism-ingestor": IngestorSettings,
@@ -248,3 +253,26 @@ def test_every_selector_selects_one_workload(name: str) -> None:
         assert sum(selects({"matchLabels": one["spec"]["selector"]}, each) for each in labels) == 1
     for one in of_kind(manifests, "PodMonitor"):
         assert sum(selects(one["spec"]["selector"], each) for each in labels) == len(SERVICES)
+
+
+def test_the_command_beside_a_fleet_reaches_the_broker_with_the_keys_of_the_readme() -> None:
+    namespace, pod = yaml.safe_load_all((K8S / "cli.yaml").read_text())
+    readme = (K8S / "README.md").read_text()
+    manifests = overlay("production-gpu")
+    (container,) = pod["spec"]["containers"]
+    (secret, _) = pod["spec"]["volumes"]
+    settings = load(ServiceSettings, {one["name"]: one["value"] for one in container["env"]})
+    own, space = namespace["metadata"]["name"], namespace["metadata"]["labels"]
+    command = End("prism", "10.1.0.9", own, pod["metadata"]["labels"], space)
+    broker_labels = {"strimzi.io/cluster": "prism", "strimzi.io/name": "prism-kafka"}
+    broker = End("kafka", "10.1.0.21", NAMESPACE, broker_labels)
+
+    assert Network(policies_of(manifests)).allows(command, broker, "TCP", 9093)
+    trigger = named(manifests, "ScaledObject", "prism-model-worker")["spec"]["triggers"][0]
+    assert settings.bootstrap_server == trigger["metadata"]["bootstrapServers"]
+    files = {value for key, value in settings.kafka_properties().items() if key.endswith(".location")}
+    assert named(manifests, "KafkaUser", secret["secret"]["secretName"])
+    (made,) = re.findall(rf"kubectl -n {own} create secret generic prism-operator (.*)", readme)
+    brought = re.findall(r"--from-file=(\S+)", made)
+    assert files == {f"/etc/prism/kafka/{one}" for one in brought}
+    assert f"{container['image']}|YOURS/prism-cli" in readme
