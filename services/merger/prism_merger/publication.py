@@ -286,19 +286,21 @@ class Publisher:
             for form, mark in run.files[unit.lead].outputs.items():
                 if family is not None and family.is_whole(mark):
                     parent.files[family.unit.lead].outputs[form] = mark
-                    self._note_retry(parent, run)
+                    self._note_retry(parent, run, family)
         places = self._places_of(parent)
         retries = self._retries(parent, run)
         write_manifest(parent, self._ledger.plan(parent.run_id), places, self._state(parent), retries)
         return parent
 
-    def _note_retry(self, parent: RunAccount, run: RunAccount) -> None:
+    def _note_retry(self, parent: RunAccount, run: RunAccount, family: Family) -> None:
         """Make a run's reports due again: its output holds a retry's rows. Repeats itself."""
         if run.run_id in parent.completed_by or not run.ok + run.failed:
             return
         if not can_be_read_again(self._ledger.plan(parent.run_id)):
             return  # better those of the run alone than none of its rows
-        parent.completed_by.append(run.run_id)
+        # All of them, and not one more than before: a version that noted none may have taken some in.
+        earlier = [one.run_id for one in family.before[1:] if one.ok + one.failed]
+        parent.completed_by = [*earlier, run.run_id]
         parent.reports, parent.report_starts, parent.report_failures = ReportsState.DUE, 0, 0
         parent.stage = Stage.TOLD if parent.stage is Stage.DONE else parent.stage
 

@@ -326,3 +326,20 @@ def test_where_no_csv_has_all_rows_the_reports_of_the_run_alone_stay(tmp_path: P
     desk.turn_until(both_settled(desk))
     assert summary_of(desk.world) == before
     assert desk.run.completed_by == []
+
+
+@pytest.mark.promise(1)
+def test_a_retry_that_an_earlier_version_took_in_is_counted_too(tmp_path: Path) -> None:
+    desk = told_parent(tmp_path)
+    retried(desk.world, retry_record(1, 3), again(retry_record(1, 3), FAILING, failing=(13,)))
+    desk.turn_until(both_settled(desk))
+    run = desk.world.ledger.find("r1")
+    assert run is not None
+    run.completed_by = []  # as a store is that was written before it was noted
+    with desk.world.store.transaction():
+        desk.world.store.save_run(run)
+    retried(desk.world, retry_record(2, 1), again(retry_record(2, 1), [13]))
+    desk.turn_until(both_settled(desk))
+    whole = summary_of(desk.world)
+    assert "25 rows: 25 ok." in whole
+    assert "What the rows say is left out" not in whole
