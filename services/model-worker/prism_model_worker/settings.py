@@ -268,10 +268,10 @@ def request_topics(settings: WorkerSettings) -> list[TopicSpec]:
         return []
     # Base64 takes a third more than the photo, and the request's texts come on top.
     largest = settings.photo_max_bytes * 4 // 3 + MIB
+    replies = dict.fromkeys((settings.photo_reply_topic, settings.text_reply_topic))  # it may be one for both
     return [
         TopicSpec(settings.request_topic, None, {"max.message.bytes": str(largest)}),
-        TopicSpec(settings.photo_reply_topic, None, {}),
-        TopicSpec(settings.text_reply_topic, None, {}),
+        *(TopicSpec(name, None, {}) for name in replies),
     ]
 
 

@@ -129,12 +129,10 @@ def assert_allowed(admin: AdminClient, grants: Iterable[Grant]) -> None:
     of its kind is due. (Groups are not asked about: see `committed_offsets`; a member hears of it itself.)
     """
     wanted = [one for one in grants if one.resource is Resource.TOPIC]
-    names = TopicCollection([one.name for one in wanted])
+    names = TopicCollection(list(dict.fromkeys(one.name for one in wanted)))
     answers = admin.describe_topics(names, include_authorized_operations=True, request_timeout=_TIMEOUT_S)
-    missing = {one.name: _not_allowed(one, answers[one.name]) for one in wanted}
-    told = "; ".join(
-        f"{', '.join(operations)} of {name}" for name, operations in missing.items() if operations
-    )
+    missing = [(one.name, _not_allowed(one, answers[one.name])) for one in wanted]
+    told = "; ".join(f"{', '.join(operations)} of {name}" for name, operations in missing if operations)
     if told:
         raise BrokerRefused(
             f"the broker does not allow us {told}; grant it: prism admin acls says what is needed"

@@ -114,8 +114,8 @@ class Names:
 
 
 def grants(role: Role, names: Names) -> list[Grant]:
-    """Return all that a role may do."""
-    return _TABLE[role](names)
+    """Return all that a role may do, each grant once: one topic may take both kinds of replies."""
+    return list(dict.fromkeys(_TABLE[role](names)))
 
 
 def allowed(given: Iterable[Grant], resource: Resource, name: str, operation: Operation) -> bool:

@@ -29,8 +29,8 @@ _KINDS = {
     Kind.PRODUCER: SpanKind.PRODUCER,
     Kind.CONSUMER: SpanKind.CONSUMER,
 }
-# What they would say of a collector that is away, `_Outbox` says once; of a sender's bad `tracestate` they
-# would speak with each record, and of a header that is none they would tell the token.
+# Of a collector that is away `_Outbox` speaks once; of a sender's bad `tracestate` they would with each record,
+# and of a header that is none they would tell the token.
 _SILENT = ("opentelemetry.exporter", "opentelemetry.trace.span", "opentelemetry.util.re")
 _NOBODY = trace.set_span_in_context(trace.INVALID_SPAN)
 

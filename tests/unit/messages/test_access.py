@@ -81,6 +81,12 @@ def test_one_group_for_both_lanes_is_granted_once() -> None:
         assert [one.name for one in grants(role, names)].count("one") == 1
 
 
+@pytest.mark.parametrize("role", Role)
+def test_one_topic_for_both_kinds_of_replies_is_granted_once(role: Role) -> None:
+    given = [one.name for one in grants(role, Names(photo_reply_topic="replies", text_reply_topic="replies"))]
+    assert given.count("replies") == (1 if role in (Role.MODEL_WORKER, Role.ADMIN, Role.REQUESTER) else 0)
+
+
 def test_describe_is_implied_as_kafka_implies_it() -> None:
     grant = Grant(Resource.TOPIC, "t", (Operation.READ,))
     assert grant.allows(Resource.TOPIC, "t", Operation.DESCRIBE)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from prism.modelserver.cloud import CLOUD_HOST
-from prism_model_worker.settings import WorkerSettings
+from prism_model_worker.settings import WorkerSettings, request_topics
 
 
 def settings(**environ: str) -> WorkerSettings:
@@ -30,3 +30,8 @@ def test_nothing_told_leaves_it_to_the_server() -> None:
 def test_what_no_server_would_understand_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         settings(**wrong)
+
+
+def test_one_topic_may_take_both_kinds_of_replies() -> None:
+    both = settings(PRISM_PHOTO_REPLY_TOPIC="replies", PRISM_TEXT_REPLY_TOPIC="replies")
+    assert [one.name for one in request_topics(both)] == ["eater-send-photo", "replies"]
