@@ -29,7 +29,7 @@ _KINDS = {
     Kind.PRODUCER: SpanKind.PRODUCER,
     Kind.CONSUMER: SpanKind.CONSUMER,
 }
-# Of a collector that is away `_Outbox` speaks once; of a sender's bad `tracestate` they would with each record,
+# Of a collector that is away `_Outbox` speaks once; of a sender's bad `tracestate` they would with each one,
 # and of a header that is none they would tell the token.
 _SILENT = ("opentelemetry.exporter", "opentelemetry.trace.span", "opentelemetry.util.re")
 _NOBODY = trace.set_span_in_context(trace.INVALID_SPAN)
