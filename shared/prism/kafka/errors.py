@@ -39,6 +39,9 @@ _HANDSHAKES = (
 # A broker that refuses a certificate says so after the handshake: to librdkafka the connection broke.
 _ALERT = re.compile("alert (certificate|bad certificate|unknown ca|handshake failure)")
 
+_SUPPRESSED = r", \d+ identical error\(s\) suppressed"
+_TIMES = re.compile(rf" \(after \d+ms in state [A-Z0-9_]+({_SUPPRESSED})?.*?\)|{_SUPPRESSED}")
+
 
 class BrokerFatal(Exception):
     """The client cannot go on: stop the process, its supervisor starts a new one."""
@@ -109,6 +112,4 @@ def refused(what: str, error: KafkaError) -> BrokerRefused | None:
 def said(error: KafkaError) -> str:
     """Return librdkafka's own words in a line, without its places in OpenSSL's source and its times."""
     text = re.sub(r"error:[0-9A-F]+:[^:]*:[^:]*:", "", " ".join(error.str().split()))
-    return re.sub(r" \(after \d+ms in state [A-Z0-9_]+.*?\)|, \d+ identical error\(s\) suppressed", "", text)[
-        :300
-    ]
+    return _TIMES.sub("", text)[:300]

@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import KafkaError
 
-from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, failure, raise_if_fatal, refused
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, failure, raise_if_fatal, refused, said
 
 # As librdkafka 2.16 says them.
 _SSL = "ssl://127.0.0.1:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::"
@@ -75,3 +75,17 @@ def test_what_passes_is_waited_for(code: int) -> None:
     assert refused("x", KafkaError(code)) is None
     assert type(failure("x", KafkaError(code))) is BrokerAway
     raise_if_fatal(KafkaError(code))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        " (after 0ms in state CONNECT)",
+        " (after 12ms in state SSL_HANDSHAKE, 31 identical error(s) suppressed)",
+        ", 4 identical error(s) suppressed",
+    ],
+)
+def test_librdkafkas_words_are_told_without_its_times(end: str) -> None:
+    words = "ssl://b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused"
+    assert said(KafkaError(KafkaError._TRANSPORT, words + end)) == words
