@@ -213,6 +213,7 @@ def test_pause_resume_and_cancel_say_what_came_of_it(fleets: Starter, tmp_path: 
     assert "has ended" in done.stderr
 
 
+@pytest.mark.chaos
 def test_a_killed_worker_is_replaced_within_seconds(fleets: Starter) -> None:
     fleet = fleets()
     victim = fleet.pid_now("worker-1")
@@ -224,6 +225,7 @@ def test_a_killed_worker_is_replaced_within_seconds(fleets: Starter) -> None:
     assert json.loads(done.stdout)["rows"]["in"] == len(rows_of(CSV)), done.stderr
 
 
+@pytest.mark.chaos
 def test_a_killed_broker_comes_back_with_its_data(fleets: Starter) -> None:
     fleet = fleets()
     first = fleet.run("submit", CSV, "--job", "feedback", "--run-id", "b1", "--wait")
@@ -257,6 +259,7 @@ def test_a_stop_leaves_nothing_running(fleets: Starter, how: str) -> None:
     assert done.returncode == 4
 
 
+@pytest.mark.chaos
 @pytest.mark.promise(10)
 def test_a_fleet_that_is_killed_leaves_nothing_running_and_goes_on_later(fleets: Starter) -> None:
     fleet = fleets()

@@ -113,6 +113,7 @@ def test_listens_on_the_loopback_only(broker: EmbeddedBroker) -> None:
     assert {connection.laddr.ip.removeprefix("::ffff:") for connection in listening} == {"127.0.0.1"}
 
 
+@pytest.mark.chaos
 @pytest.mark.promise(4)
 def test_acknowledged_data_and_offsets_survive_sigkill(broker: EmbeddedBroker) -> None:
     broker.start()
@@ -130,6 +131,7 @@ def test_acknowledged_data_and_offsets_survive_sigkill(broker: EmbeddedBroker) -
     assert len(consume(address, "t", 1001, "another")) == 1001
 
 
+@pytest.mark.chaos
 def test_another_object_goes_on_with_the_same_folder(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path) as first:
         address = first.bootstrap
@@ -251,6 +253,7 @@ def command(tmp_path: Path) -> Iterator[Command]:
     made.process.communicate()
 
 
+@pytest.mark.chaos
 def test_the_command_restarts_a_dead_jvm_and_stops_on_sigterm(command: Command) -> None:
     assert command.ready.startswith("ready 127.0.0.1:")
     address = command.ready.removeprefix("ready ")
@@ -263,6 +266,7 @@ def test_the_command_restarts_a_dead_jvm_and_stops_on_sigterm(command: Command) 
     assert command.errors.read_text().count("starting it again") == 1
 
 
+@pytest.mark.chaos
 def test_the_command_gives_up_after_three_deaths(command: Command) -> None:
     for _ in range(3):
         command.kill_jvm()

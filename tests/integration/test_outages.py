@@ -38,6 +38,7 @@ def start(stage: Stage, model: ModelControl, session: str = "6000") -> list[Serv
     ]
 
 
+@pytest.mark.chaos
 @pytest.mark.promise(10)
 def test_an_outage_is_said_waited_for_and_over(
     broker: EmbeddedBroker, own_stage: Stage, model: ModelControl
@@ -69,6 +70,7 @@ def test_an_outage_is_said_waited_for_and_over(
         assert len(service.lines("library")) < 60, "an outage floods the log"
 
 
+@pytest.mark.chaos
 def test_services_can_be_stopped_while_the_broker_is_away(
     broker: EmbeddedBroker, own_stage: Stage, model: ModelControl
 ) -> None:
@@ -84,6 +86,7 @@ def test_services_can_be_stopped_while_the_broker_is_away(
     assert [service.process.wait(31) for service in services] == [0, 0]
 
 
+@pytest.mark.chaos
 @pytest.mark.promise(5)
 def test_what_was_fed_and_answered_before_an_outage_is_not_paid_for_again(
     broker: EmbeddedBroker, own_stage: Stage, model: ModelControl
