@@ -352,7 +352,7 @@ def test_a_caller_that_looks_at_the_clock_beside_the_owner_is_not_left_asleep() 
     owner = threading.current_thread()
     tasks: TaskQueue
     now, found = [0.0], list[Task | None]()
-    caller = threading.Thread(target=lambda: found.append(taken(tasks)), daemon=True)
+    caller = threading.Thread(target=lambda: found.append(taken(waiting)), daemon=True)
 
     def clock() -> float:
         told = now[0]
@@ -363,11 +363,11 @@ def test_a_caller_that_looks_at_the_clock_beside_the_owner_is_not_left_asleep() 
             caller.join(0.2)
         return told
 
-    tasks = TaskQueue(clock)
+    waiting = TaskQueue(clock)
     one = task()
-    tasks.put(one)
-    tasks.owner_turned()
+    waiting.put(one)
+    waiting.owner_turned()
     now[0] = STANDSTILL_S
-    tasks.owner_turned()
+    waiting.owner_turned()
     caller.join(2.0)
     assert found == [one]
