@@ -350,7 +350,6 @@ def test_callers_that_waited_for_the_owner_go_on_by_themselves() -> None:
 
 def test_a_caller_that_looks_at_the_clock_beside_the_owner_is_not_left_asleep() -> None:
     owner = threading.current_thread()
-    tasks: TaskQueue
     now, found = [0.0], list[Task | None]()
     caller = threading.Thread(target=lambda: found.append(taken(waiting)), daemon=True)
 
