@@ -136,10 +136,13 @@ class BrokerSecurity:
         }
 
     def write_environments(self, bootstrap: str, mutual: str) -> None:
-        """Write each user's settings, as services and `prism` take them: NAME.env and NAME.mtls.env."""
-        for user in self.users:
-            self._write_environment(f"{user}.env", bootstrap, self.client_properties(user))
+        """Write each user's settings, as services and `prism` take them: NAME.env and NAME.mtls.env.
+
+        The first user's NAME.env comes last: a certificate takes seconds, and whoever waits for it has all.
+        """
+        for user in (*self.users[1:], self.users[0]):
             self._write_environment(f"{user}.mtls.env", mutual, self.certificate_properties(user))
+            self._write_environment(f"{user}.env", bootstrap, self.client_properties(user))
 
     def _write_environment(self, name: str, bootstrap: str, properties: dict[str, str]) -> None:
         lines = {"BOOTSTRAP_SERVER": bootstrap, **environment(properties)}

@@ -57,6 +57,24 @@ def test_settings_are_for_their_owner_alone(security: BrokerSecurity, tmp_path: 
     assert stat.S_IMODE(files.properties.stat().st_mode) == 0o600
 
 
+def test_whoever_waits_for_the_first_users_settings_has_all(
+    security: BrokerSecurity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/security.md waits: a certificate takes seconds, and each user has one."""
+    made: list[str] = []
+    monkeypatch.setattr(
+        "prism_embedded.broker_security._write_private", lambda path, _: made.append(path.name)
+    )
+    monkeypatch.setattr(BrokerSecurity, "_issue", lambda *words: made.append(words[2]))
+
+    security.write_environments("127.0.0.1:1", "127.0.0.1:3")
+
+    assert made[-1] == "root.env"
+    assert sorted(made) == sorted(
+        ["ingestor", "ingestor.env", "ingestor.mtls.env", "root", "root.env", "root.mtls.env"]
+    )
+
+
 def test_a_user_who_was_not_there_at_first_is_refused(security: BrokerSecurity) -> None:
     with pytest.raises(EmbeddedError, match="was made without merger"):
         BrokerSecurity(security.folder, ("root", "merger")).prepare()
