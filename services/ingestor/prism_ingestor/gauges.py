@@ -99,8 +99,11 @@ class Gauges:
 
     def _workers_lag(self) -> Values:
         view = self._probe.view
-        if not self._active or view is None or self._clock() - view.asked_at > VIEW_KEPT_S:
+        if not self._active or view is None:
             return {}
+        if self._clock() - view.asked_at > VIEW_KEPT_S:
+            # Nothing is fed, so nobody asks. An autoscaler without a value takes no pod away.
+            return {} if self._feeder.feeds else {(str(one),): 0.0 for one in view.high}
         behind = {one: high - view.committed.get(one, 0) for one, high in view.high.items()}
         return {(str(one),): float(max(0, lag)) for one, lag in behind.items()}
 

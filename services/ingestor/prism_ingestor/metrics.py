@@ -67,7 +67,8 @@ BATCH_SECONDS = Histogram(
 
 # The fleet as the active ingestor sees it
 
-# Exact, and of all partitions, whoever holds them; asked of the broker every two seconds while runs are fed.
+# Exact, and of all partitions, whoever holds them; asked of the broker every two seconds while runs are fed,
+# and 0 while none is.
 WORKERS_LAG = LiveGauge(
     "prism_ingestor_workers_lag_records", "Batches that the workers have not committed, by partition.",
     ["partition"], registry=REGISTRY,

@@ -67,6 +67,7 @@ def test_stalls_and_workers_are_counted_with_zero_for_what_there_is_none_of(desk
 
 
 def test_the_lag_is_that_of_all_partitions_and_never_an_old_one(desk: Desk) -> None:
+    desk.run("fed", RunState.RUNNING, 10, rows=1)
     desk.turn()
     assert value("workers_lag_records", partition="0") is None, "nothing was asked yet"
     desk.probe.view = BrokerView({0: 5}, {0: 0, 1: 0}, {0: 7, 1: 3}, {}, asked_at=desk.now)
@@ -75,6 +76,16 @@ def test_the_lag_is_that_of_all_partitions_and_never_an_old_one(desk: Desk) -> N
         3,
     )
     desk.now += VIEW_KEPT_S + 1
+    assert value("workers_lag_records", partition="0") is None
+
+
+def test_the_lag_is_0_while_nothing_is_fed(desk: Desk) -> None:
+    """Without a value the component `hpa` would leave as many workers there as the last run needed."""
+    desk.turn()
+    desk.probe.view = BrokerView({0: 5}, {0: 0, 1: 0}, {0: 7, 1: 3}, {}, asked_at=desk.now)
+    desk.now += VIEW_KEPT_S + 1
+    assert [value("workers_lag_records", partition=one) for one in ("0", "1")] == [0, 0]
+    desk.gauges.stand_by()
     assert value("workers_lag_records", partition="0") is None
 
 
