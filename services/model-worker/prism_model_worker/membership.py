@@ -114,6 +114,10 @@ class Membership:
         self._give_back([held.partition for held in self.holdings.all()])
         self._consumer.close()
 
+    def absolve(self) -> None:
+        """Take our name out of the commits: the broker has refused something, no row ends this process."""
+        self._commit_sync(self.holdings.all(), release=True)
+
     def fetch(self, wanted: int, timeout_s: float) -> list[Record]:
         """Return at most `wanted` records; with none wanted, keep the membership alive."""
         self._mind_the_cap(wanted)

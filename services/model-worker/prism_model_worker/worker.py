@@ -24,7 +24,7 @@ from prism.annotation import PromptRefused
 from prism.kafka.admin import patiently, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.dead_letters import DeadLetters
-from prism.kafka.errors import BrokerAway, BrokerFatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, raise_if_fatal
 from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
@@ -133,9 +133,15 @@ class Worker:
         """Work until asked to stop, then drain. Raises BrokerFatal when only a new process can go on."""
         self._start()
         beat = self._readiness.heartbeat("loop")
-        while not stop.is_set():
-            self._turn()
-            beat.beat()
+        try:
+            while not stop.is_set():
+                self._turn()
+                beat.beat()
+        except BrokerRefused:
+            self._membership.absolve()
+            if self._requests is not None:
+                self._requests.close()
+            raise
         log.info("draining", in_flight=len(self._open))
         self._stop()
 
@@ -341,6 +347,7 @@ class Worker:
         record, sent = task.context.record, self._sent_span(task)
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
+            raise_if_fatal(error, f"write the result of {task.batch.id}")
             if error is not None:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from prism.kafka.errors import BrokerFatal
+from prism.kafka.errors import BrokerFatal, raise_if_fatal
 from prism.kafka.records import Headers, Record
 from prism.messages.fleet import DEAD_DETAIL, DEAD_OFFSET, DEAD_PARTITION, DEAD_REASON, DEAD_TOPIC
 from prism.messages.reasons import MessageReason
@@ -61,6 +61,7 @@ class DeadLetters:
                 settled(error, message)
 
         def settled(error: KafkaError | None, _message: Message) -> None:
+            raise_if_fatal(error, f"write the dead letter of {place}")
             if error is not None:
                 # Delivery is tried without end: what fails all the same fails for good.
                 raise BrokerFatal(f"the dead letter of {place} cannot be written: {error.str()}")

@@ -30,7 +30,7 @@ from prism.kafka.admin import topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.commit_note import Suspect
 from prism.kafka.dead_letters import DeadLetters
-from prism.kafka.errors import BrokerAway, BrokerFatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, raise_if_fatal
 from prism.kafka.records import Record, in_trace
 from prism.messages import MessageReason
 from prism.service import tracing
@@ -169,6 +169,8 @@ class RequestLane:
                 self._turn()
             self._give_back()
         except BaseException as error:
+            if isinstance(error, BrokerRefused):
+                self._membership.absolve()
             self.broken = error
             log.error("request_lane_broken", error=error)
 
@@ -297,6 +299,8 @@ class RequestLane:
                 with contextlib.suppress(RuntimeError):  # the lane is closing: the next owner asks
                     self._darkroom.submit(self._develop, task)
         except BaseException as error:
+            if isinstance(error, BrokerRefused):
+                self._membership.absolve()
             self.broken = error
             log.error("darkroom_broken", error=error)
 
@@ -361,6 +365,7 @@ class RequestLane:
         def refused(error: KafkaError) -> None:
             sent.fail(error.name())
             sent.end()
+            raise_if_fatal(error, f"write a reply to {reply.topic}")
             if too_large is None or error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
                 raise BrokerFatal(f"a reply to {reply.topic} cannot be written: {error.str()}") from None
             too_large()

@@ -1,0 +1,72 @@
+"""A broker that refuses something ends a worker, and no row is suspected of it."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from prism.kafka.commit_note import CommitNote, Suspect
+from prism.kafka.errors import BrokerFatal, BrokerRefused
+from prism.service.lifecycle import StopSignal
+from prism.service.readiness import Readiness
+from prism_model_worker.holdings import Holdings
+from prism_model_worker.membership import Membership
+from prism_model_worker.worker import Worker
+
+
+class Consumer:
+    """Keeps what is committed."""
+
+    def __init__(self) -> None:
+        self.notes: list[CommitNote] = []
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
+        assert not asynchronous
+        self.notes += [CommitNote.decode(one.metadata, one.offset) for one in offsets]
+        return offsets
+
+
+def membership(consumer: Consumer) -> Membership:
+    made = object.__new__(Membership)
+    made.holdings, made.durable = Holdings(), {}
+    made._consumer, made._topic = cast(Any, consumer), "prism.batches"
+    note = CommitNote("t", "me", losses=2, careful_until=9, suspect=Suspect(0, 0, 2), span=16)
+    made.holdings.take(0, 0, note)
+    return made
+
+
+def worker(consumer: Consumer, end: Exception) -> Worker:
+    """A worker that works alone on a row, and whose next turn ends it."""
+
+    def turn() -> None:
+        raise end
+
+    made = object.__new__(Worker)
+    parts: dict[str, Any] = {
+        "_membership": membership(consumer), "_requests": None, "_readiness": Readiness("broker"),
+        "_start": lambda: None, "_turn": turn,
+    }  # fmt: skip
+    for name, part in parts.items():
+        setattr(made, name, part)
+    return made
+
+
+STOP: Any = SimpleNamespace(is_set=lambda: False)
+
+
+@pytest.mark.promise(1)
+def test_what_the_broker_refuses_is_no_rows_fault() -> None:
+    consumer = Consumer()
+    with pytest.raises(BrokerRefused):
+        worker(consumer, BrokerRefused("write the result: not allowed")).run(cast(StopSignal, STOP))
+    (note,) = consumer.notes
+    assert (note.owner, note.suspect) == ("", None)
+    assert note.taken_over("t", "next", 0, 16).losses == 2, "not one more"
+
+
+def test_an_end_that_nobody_can_explain_leaves_its_name() -> None:
+    consumer = Consumer()
+    with pytest.raises(BrokerFatal):
+        worker(consumer, BrokerFatal("fenced")).run(cast(StopSignal, STOP))
+    assert consumer.notes == []
