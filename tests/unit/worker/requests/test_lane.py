@@ -197,9 +197,7 @@ def test_a_reply_that_is_refused_for_another_reason_breaks_the_lane(when: str) -
         bench.answer("x" * 5000)
         bench.turns()
 
-    with pytest.raises(
-        BrokerFatal, match="write a reply to text-out: the broker does not allow it .*; grant it"
-    ):
+    with pytest.raises(BrokerFatal, match="write a reply to text-out: the broker does not allow it"):
         reply()
 
 
