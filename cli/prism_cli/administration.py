@@ -53,7 +53,8 @@ def _topics(options: Namespace) -> int:
 def _wanted(options: Namespace, connection: Connection) -> list[Wanted]:
     settings = _worker_settings(connection.bootstrap)
     partitions = options.partitions or settings.topic_partitions
-    return wanted_topics(connection.topics, request_topics(settings), partitions, options.replication)
+    topics, requests = connection.topics, request_topics(settings)
+    return wanted_topics(topics, requests, partitions, options.replication, bool(options.partitions))
 
 
 def _worker_settings(bootstrap: str) -> WorkerSettings:

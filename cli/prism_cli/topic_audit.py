@@ -1,10 +1,11 @@
 """What differs between the topics that are wanted and those that are there, and what can be done about it.
 
 Partitions are added only where every part of the fleet takes it well: batches go to the partition of least
-lag, results to one that is fixed in their run, requests to any, and their readers find new partitions by
-themselves. Of the intake the active ingestor reads what was there when it became active, and the parts of
-one file must stay in one partition; one partition alone is what makes one ingestor active, and what keeps
-the records of the compacted topics in their order. How many the reply topics have is their readers' affair.
+lag, results to one that is fixed in their run, and their readers find new partitions by themselves. Requests
+have keys of their senders', who may count on their places: more only for who names a number. Of the intake the
+active ingestor reads what was there when it became active, and the parts of one file must stay in one
+partition; one partition alone is what makes one ingestor active, and what keeps the records of the compacted
+topics in their order. How many the reply topics have is their readers' affair.
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,11 +47,20 @@ class Difference:
 
 
 def wanted_topics(
-    topics: Topics, requests: Iterable[TopicSpec], partitions: int, replication: int | None
+    topics: Topics,
+    requests: Iterable[TopicSpec],
+    partitions: int,
+    replication: int | None,
+    more_for_requests: bool = False,
 ) -> list[Wanted]:
-    """Return every topic of a fleet as it should be; the first of `requests` is that of the requests."""
+    """Return every topic of a fleet as it should be; the first of `requests` is that of the requests.
+
+    `more_for_requests`: whether that one gets so many partitions too, if it is there with fewer.
+    """
     others = list(requests)
-    growing = {topics.batches, topics.results, *(one.name for one in others[:1])}
+    growing = {topics.batches, topics.results}
+    if more_for_requests:
+        growing.update(one.name for one in others[:1])
     return [
         Wanted(spec, spec.partitions or partitions, replication, spec.name in growing)
         for spec in (*topics.specs(), *others)

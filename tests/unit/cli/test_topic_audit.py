@@ -56,12 +56,19 @@ def test_what_is_missing_is_said_and_nothing_else_of_it() -> None:
     assert topics_to_grow(found) == {}
 
 
-@pytest.mark.parametrize("name", ["x.batches", "x.results", "in"])
+@pytest.mark.parametrize("name", ["x.batches", "x.results"])
 def test_partitions_are_added_where_readers_find_them(name: str) -> None:
     found = differences(wanted(), with_partitions(name, 4))
     assert [str(one) for one in found] == [f"{name}: partitions is 4, wanted 8"]
     assert topics_to_grow(found) == {name: 8}
     assert differences(wanted(), with_partitions(name, 9)) == [], "more are no fault"
+
+
+def test_the_senders_topic_gets_more_only_for_who_names_a_number() -> None:
+    there = with_partitions("in", 4)
+    assert differences(wanted(), there) == []
+    found = differences(wanted_topics(TOPICS, REQUESTS, 8, 1, more_for_requests=True), there)
+    assert topics_to_grow(found) == {"in": 8}
 
 
 @pytest.mark.parametrize(
