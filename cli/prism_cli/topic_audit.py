@@ -2,8 +2,8 @@
 
 Partitions are added only where every part of the fleet takes it well: batches go to the partition of least
 lag, results to one that is fixed in their run, and their readers find new partitions by themselves. Requests
-have keys of their senders', who may count on their places: more only for who names a number. Of the intake the
-active ingestor reads what was there when it became active, and the parts of one file must stay in one
+have keys of their senders', who may count on their places: more only for who names a number. Of the intake
+the active ingestor reads what was there when it became active, and the parts of one file must stay in one
 partition; one partition alone is what makes one ingestor active, and what keeps the records of the compacted
 topics in their order. How many the reply topics have is their readers' affair.
 """
