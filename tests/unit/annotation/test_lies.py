@@ -266,17 +266,18 @@ ADVERSARIES = {
     "digits": '{"RowID":' + "1" * 200_000 + "}",
     "fences": "```json\n" * 25_000,
 }
+QUADRATIC_S = 5.0
 WIDE = PromptFile.parse({"system_prompt": "x", "columns_to_code": [f"Column_{n}" for n in range(200)]})
 
 
 @pytest.mark.parametrize("text", ADVERSARIES.values(), ids=ADVERSARIES.keys())
 def test_200_kb_of_malice_cost_no_time(text: str) -> None:
     row_ids = [str(number) for number in range(15)]
-    started = time.process_time()
+    started = time.thread_time()
     found = read(text, row_ids, WIDE)
     assert isinstance(found, BadReply) or not [x for x in found if isinstance(x, Answer)]
-    # Measured at 0.2 s and less; what is quadratic takes seconds.
-    assert time.process_time() - started < 1
+    # Measured at 0.3 s and less, and once at 1.1 s beside other work; what is quadratic takes far longer.
+    assert time.thread_time() - started < QUADRATIC_S
 
 
 fragments = st.sampled_from(
