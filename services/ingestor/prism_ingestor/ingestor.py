@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import Producer
 
@@ -88,17 +89,12 @@ class Ingestor:
         self._view = FleetView(kafka, self._topics, clock, self._on_progress, self._on_run, self._on_stale)
         self._control = ControlTopic(kafka, settings.group, self._topics.control, clock, dead_letters)
         self._intake = IntakeTopic(kafka, settings.group, self._topics.intake)
-        self._reader = IntakeReader(
-            settings.jobs_dir, lambda: catalogue_of(settings.jobs_dir), settings.chunk_timeout_s, clock
-        )
+        catalogue = partial(catalogue_of, settings.jobs_dir)
+        self._reader = IntakeReader(settings.jobs_dir, catalogue, settings.chunk_timeout_s, clock)
         self._workplace = Workplace(settings.data_dir / "ingestor", self._owner.replace(":", "-"))
-        sources = Sources(
-            self._workplace.spool,
-            settings.allowed_dir,
-            settings.max_source_bytes,
-            MessageFetcher(kafka, self._topics.intake),
-        )
-        servers = AllowedServers(settings.model_servers, lambda: catalogue_of(settings.jobs_dir))
+        fetcher = MessageFetcher(kafka, self._topics.intake)
+        sources = Sources(self._workplace.spool, settings.allowed_dir, settings.max_source_bytes, fetcher)
+        servers = AllowedServers(settings.model_servers, catalogue)
         self._checker = Checker(
             sources, settings.jobs_dir, self._workplace.scratch, settings.output_schemes, servers
         )

@@ -41,6 +41,11 @@ class Metrics:
             "prism_merger_dead_letters", "Records sent to the dead letters, by reason.", ["reason"],
             registry=self.registry,
         )  # fmt: skip
+        self._declare_files()
+        self._declare_state()
+        self._begin_at_zero()
+
+    def _declare_files(self) -> None:
         # One fsync of the volume is the most of it: a slow disk shows here first.
         self.commit_seconds = Histogram(
             "prism_merger_store_commit_seconds", "Duration of one store transaction, rendering excluded.",
@@ -65,6 +70,8 @@ class Metrics:
             "prism_merger_runs_closed", "Runs that are done here, by outcome.", ["outcome"],
             registry=self.registry,
         )  # fmt: skip
+
+    def _declare_state(self) -> None:
         # Many of them are a batch that does not come.
         self.reorder_buffer = Gauge(
             "prism_merger_reorder_buffer_batches",
@@ -91,7 +98,6 @@ class Metrics:
         self.disk_full = Gauge(
             "prism_merger_disk_full", "1 while the volume takes no more, else 0.", registry=self.registry
         )
-        self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
         """Make the series whose first step is to be seen: Prometheus takes the first value for none."""

@@ -47,7 +47,7 @@ from prism_merger.shelves import SchemeRefused, Shelf, free_mark, has_bytes, she
 from prism_merger.store import RowReader, Store
 from prism_merger.verdict import Verdict
 from prism_merger.volume import NameTaken
-from prism_merger.wholes import can_be_read_again
+from prism_merger.wholes import can_be_read_again, working_s
 
 log = get_logger(__name__)
 
@@ -112,7 +112,7 @@ class Publisher:
 
     def _note_end(self, run: RunAccount) -> None:
         """Keep what the counts are at the end, so that the picture of the run is whole."""
-        took = (seconds_of(run.merged_at) or 0.0) - (seconds_of(run.first_result_at) or 0.0)
+        took = working_s(run)
         if run.timeline.moments and took > run.timeline.moments[-1].seconds:
             run.note_moment(took)
 
