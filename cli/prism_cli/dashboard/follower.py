@@ -19,8 +19,6 @@ from prism_cli.dashboard.picture import Picture, refresh_of
 from prism_cli.exits import BROKER_AWAY, CommandFailed
 
 _POLL_S = 0.2
-# A connection that is lost and found again is no outage.
-_BLIP_S = 2.0
 # To read what came with the end: the counts and the outputs.
 _LAST_WORDS_S = 5.0
 
@@ -98,8 +96,7 @@ class Follower(threading.Thread):
             view = self._board.run(self._run_id) or view
         at = time.monotonic()
         workers, quiet_s = tuple(self._board.workers()), at - self._heard_at
-        away = self._board.away and quiet_s > _BLIP_S
-        look = Look(datetime.now(UTC), at, view, workers, quiet_s, away)
+        look = Look(datetime.now(UTC), at, view, workers, quiet_s, self._board.away)
         news = self._history.take(look) | self._orders.take(view)
         if news or ended or at - self._drawn_at >= refresh_of(view):
             self._drawn_at = at

@@ -27,6 +27,8 @@ _COMMON: dict[str, str | int | bool] = {
 _LOGGER = logging.getLogger("librdkafka")
 # A broker that is not heard of for so long is away, whatever its connection says (promise 10: 10 s).
 _SILENCE_S = 6.0
+# A connection that is lost and found again is no outage.
+_BLIP_S = 3.0
 
 
 class _NotEachAttempt(logging.Filter):
@@ -127,8 +129,10 @@ class ErrorWatch:
     Raising inside a librdkafka callback is lost or worse; `check` raises in the owner's own loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._fatal: KafkaError | None = None
+        self._heard_at = clock()
         self.last: KafkaError | None = None
         self.all_brokers_down = False
         # What the last connection that failed said.
@@ -153,16 +157,19 @@ class ErrorWatch:
         Source: librdkafka STATISTICS.md; `rxidle`: µs since something was received.
         """
         brokers = json.loads(text).get("brokers", {}).values()
-        self.all_brokers_down = not any(
-            one.get("state") == "UP" and 0 <= one.get("rxidle", -1) < _SILENCE_S * 1e6 for one in brokers
-        )
+        up = [one["rxidle"] / 1e6 for one in brokers if one.get("state") == "UP" and one["rxidle"] >= 0]
+        silence_s = min(up, default=_SILENCE_S)
+        self.all_brokers_down = silence_s >= _SILENCE_S
         if not self.all_brokers_down:
+            self._heard_at = max(self._heard_at, self._clock() - silence_s)
             self.refusal = None
 
     @property
     def away(self) -> str | None:
         """Why nothing comes from the broker; None while something does."""
-        return (self.refusal or "no Kafka broker answers") if self.all_brokers_down else None
+        if not self.all_brokers_down or self._clock() - self._heard_at < _BLIP_S:
+            return None
+        return self.refusal or "no Kafka broker answers"
 
     def check(self) -> None:
         """Raise BrokerFatal if the client cannot go on."""

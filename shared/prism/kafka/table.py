@@ -93,7 +93,7 @@ class TableReader:
     @property
     def broker_away(self) -> bool:
         """Whether no broker has been heard of for some seconds."""
-        return self.errors.all_brokers_down
+        return self.errors.away is not None
 
     @property
     def away_reason(self) -> str | None:

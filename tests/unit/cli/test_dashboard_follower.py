@@ -9,7 +9,6 @@ from prism.kafka.errors import BrokerAway, BrokerFatal
 from prism.messages import CommandName, RunState
 from prism_cli.board import RunView, WorkerView
 from prism_cli.connection import Connection
-from prism_cli.dashboard import follower
 from prism_cli.dashboard.follower import Follower, TimedOut
 from prism_cli.dashboard.orders import Orders
 from prism_cli.dashboard.picture import Picture
@@ -104,8 +103,7 @@ def test_a_broker_that_is_away_at_the_end_is_waited_for() -> None:
     assert shown.follower.failure is None
 
 
-def test_a_picture_says_that_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "_BLIP_S", -1.0)
+def test_a_picture_says_that_the_broker_is_away() -> None:
     board = FakeBoard(run_view())
     board.away = True
     shown = Shown(board)
@@ -115,13 +113,6 @@ def test_a_picture_says_that_the_broker_is_away(monkeypatch: pytest.MonkeyPatch)
     assert shown.ended.wait(WAIT_S)
     assert shown.pictures[0].away_s is not None
     assert shown.pictures[0].unsure
-
-
-def test_a_broker_of_which_something_comes_is_not_away() -> None:
-    board = FakeBoard(run_view(), run_view(), run_view(RunState.PAUSED))
-    board.away = True
-    shown = Shown(board, timeout_s=0.1).to_the_end()
-    assert [one.away_s for one in shown.pictures] == [None, None]
 
 
 def test_leaving_is_no_failure_and_the_time_is_one() -> None:

@@ -197,6 +197,30 @@ def test_a_broker_is_away_until_it_is_heard_of(brokers: dict[str, tuple[str, int
     assert watch.all_brokers_down is away
 
 
+@pytest.mark.promise(10)
+def test_a_connection_that_is_lost_and_found_again_is_no_outage() -> None:
+    now = [100.0]
+    watch = ErrorWatch(lambda: now[0])
+    watch.on_statistics(statistics(a=("UP", 0)))
+    now[0] = 101.0
+    watch(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    watch.on_statistics(statistics(a=("CONNECT", -1)))
+    assert watch.away is None, "heard of 1 s ago"
+    now[0] = 103.1
+    assert watch.away == "no Kafka broker answers", "3.1 s ago"
+    watch.on_statistics(statistics(a=("UP", 0)))
+    assert watch.away is None
+
+
+@pytest.mark.promise(10)
+def test_a_broker_that_is_silent_is_away_without_more_ado() -> None:
+    now = [100.0]
+    watch = ErrorWatch(lambda: now[0])
+    now[0] = 106.0
+    watch.on_statistics(statistics(a=("UP", 6_000_000)))
+    assert watch.away is not None
+
+
 def test_an_outage_is_one_line_and_not_twenty_a_second() -> None:
     keep = _NotEachAttempt(every_s=30)
 
