@@ -1,5 +1,6 @@
 """`prism admin`: topics made, compared and changed; the ACLs of every part of a fleet."""
 
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ from prism_ingestor.settings import IngestorSettings
 from prism_model_worker.settings import WorkerSettings, request_topics
 
 _SHOWN = ("cleanup.policy", "retention.ms", "segment.ms", "max.message.bytes")
+# A change is confirmed by the controller; the broker that is asked applies it a moment later.
+_SHOWN_S = 10.0
 # Of a broker that is only printed, and was named by nobody.
 _SOME_BROKER = "localhost:9092"
 
@@ -44,10 +47,23 @@ def _topics(options: Namespace) -> int:
     wanted = _wanted(options, connection)
     admin = connection.kafka.admin()
     made, changed = _change(admin, wanted, options)
-    there = topic_states(admin, [one.spec.name for one in wanted])
-    found = differences(wanted, there)
+    there, found = _compare(admin, wanted, made, changed)
     _show(wanted, there, found, made, changed, options.json)
     return BAD_INPUT if found else DONE
+
+
+def _compare(
+    admin: AdminClient, wanted: Sequence[Wanted], made: Sequence[str], changed: Sequence[Difference]
+) -> tuple[dict[str, TopicState], list[Difference]]:
+    """Return the topics and what is not as wanted, once the broker shows what it has just confirmed."""
+    confirmed = {(name, MISSING) for name in made} | {(one.topic, one.what) for one in changed}
+    deadline = time.monotonic() + _SHOWN_S
+    while True:
+        there = topic_states(admin, [one.spec.name for one in wanted])
+        found = differences(wanted, there)
+        if time.monotonic() > deadline or not confirmed & {(one.topic, one.what) for one in found}:
+            return there, found
+        time.sleep(0.1)
 
 
 def _wanted(options: Namespace, connection: Connection) -> list[Wanted]:

@@ -1,12 +1,17 @@
-"""`prism admin acls` without a broker: what it prints is what `access.py` grants."""
+"""`prism admin` without a broker: ACLs are what `access.py` grants; stale answers are waited out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from prism.kafka.topic_admin import TopicState
+from prism.messages import Topics, TopicSpec
 from prism.messages.access import Names, Role, grants
+from prism_cli import administration
 from prism_cli.__main__ import main
+from prism_cli.topic_audit import wanted_topics
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +63,22 @@ def test_a_role_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
 def test_topics_need_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["admin", "topics"]) == 4
     assert capsys.readouterr().err.startswith("prism: no broker is known")
+
+
+def test_a_change_is_shown_once_the_broker_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The controller has confirmed it, and the broker that is asked knows only the topic of before."""
+    wanted = wanted_topics(Topics("x."), [TopicSpec("in", None, {}), TopicSpec("out", None, {})], 3, 1)
+    as_wanted = {
+        one.spec.name: TopicState(one.spec.name, one.partitions, 1, dict(one.spec.config)) for one in wanted
+    }
+    before = as_wanted | {"x.batches": replace(as_wanted["x.batches"], partitions=2)}
+    answers = [before, before, before, as_wanted]
+    monkeypatch.setattr(administration, "topic_states", lambda *_: answers.pop(0))
+    monkeypatch.setattr(administration, "grow", lambda *_: None)
+    monkeypatch.setattr(administration, "first_contact", lambda *_: "")
+    monkeypatch.setattr(administration, "_wanted", lambda *_: wanted)
+    assert main(["admin", "topics", "--apply", "--bootstrap", "127.0.0.1:1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == ["x.batches: partitions is 2, wanted 3"]
+    assert answers == []
