@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient
 from prism_embedded import child
 from prism_embedded.broker_files import BrokerFiles, Ports
 from prism_embedded.broker_security import BrokerSecurity
+from prism_embedded.class_archive import ClassArchive
 from prism_embedded.errors import EmbeddedError
 from prism_embedded.kafka_jars import find_java, kafka_jars
 from prism_embedded.loopback import HOST
@@ -75,6 +76,7 @@ class EmbeddedBroker:
         self._ports: Ports | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._archive: ClassArchive | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -113,16 +115,19 @@ class EmbeddedBroker:
         """
         if self.alive():
             return
-        java = [str(find_java()), "-cp", os.pathsep.join(str(jar) for jar in kafka_jars())]
+        program, jars = find_java(), kafka_jars()
+        java = [str(program), "-cp", os.pathsep.join(str(jar) for jar in jars)]
+        archive = self._archive = self._archive or ClassArchive(program, jars, JVM_FLAGS)
         self._own_folder()
         try:
             wanted = self._ports.client if self._ports else self._wanted_port
             self._ports = self._files.take_ports(wanted, self.security is not None)
             self._secure()
             self._files.write_settings(self._ports, self.security)
-            self._format(java)
-            self._process = self._spawn(java)
+            self._format([*java, *archive.flags()])
+            self._process = self._spawn([*java, *archive.flags(self._files.classes)])
             self._await_ready(timeout_s)
+            archive.make(self._files.classes, self._files.classes_log)
         except OSError as error:
             self.kill()
             raise BrokerError(f"cannot start the Kafka broker in {self._files.folder}: {error}") from error
@@ -134,14 +139,14 @@ class EmbeddedBroker:
         """Stop in order (SIGTERM), by SIGKILL after `timeout_s` seconds; nothing to do if it is down."""
         if self._process is not None:
             child.stop(self._process, timeout_s)
-        self._release_folder()
+        self._release()
 
     def kill(self) -> None:
         """SIGKILL, as if the machine had taken it; returns when the process is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._release_folder()
+        self._release()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until the JVM ends; its exit status, or None after `timeout_s` seconds."""
@@ -180,7 +185,9 @@ class EmbeddedBroker:
             ) from error
         self._lock = lock
 
-    def _release_folder(self) -> None:
+    def _release(self) -> None:
+        if self._archive is not None:
+            self._archive.leave()
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -8,6 +8,8 @@ server.properties   written at each start
 log4j2.properties   written at each start
 logs/broker.log     Kafka's log (WARN and worse, and start and stop), 10 MB × 3
 logs/broker.out     what the JVM itself prints
+logs/classes.lst    what it has loaded, until an archive is made of it (see `class_archive`)
+logs/classes.out    what the making of that archive printed
 security/           of a secured broker: certificates and passwords (see `broker_security`)
 .lock               held while a broker of this folder is owned by a process
 """
@@ -59,6 +61,14 @@ class BrokerFiles:
     @property
     def out(self) -> Path:
         return self.logs / "broker.out"
+
+    @property
+    def classes(self) -> Path:
+        return self.logs / "classes.lst"
+
+    @property
+    def classes_log(self) -> Path:
+        return self.logs / "classes.out"
 
     @property
     def properties(self) -> Path:

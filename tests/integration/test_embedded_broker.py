@@ -20,6 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 from prism_embedded.broker import BrokerError, EmbeddedBroker
 from prism_embedded.broker_files import MESSAGE_MAX_BYTES
 from prism_embedded.errors import EmbeddedError
+from prism_embedded.kafka_jars import kafka_jars
 
 DEADLINE_S = 60.0
 
@@ -148,6 +149,39 @@ def test_two_brokers_side_by_side(tmp_path: Path) -> None:
         create_topic(one.bootstrap, "t")
         topics = AdminClient({"bootstrap.servers": other.bootstrap}).list_topics(timeout=10).topics
         assert "t" not in topics
+
+
+def test_the_next_broker_maps_the_classes_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRISM_KAFKA_JARS", str(kafka_jars()[0].parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    classes = tmp_path / "prism" / "kafka" / "classes"
+    with EmbeddedBroker(tmp_path / "first") as first:
+        await_true(lambda: bool(list(classes.glob("*.jsa"))), "the archive")
+        assert str(classes) not in maps(first)
+    (archive,) = classes.glob("*.jsa")
+    with EmbeddedBroker(tmp_path / "second") as second:
+        assert str(archive) in maps(second)
+    archive.write_bytes(archive.read_bytes()[:1_000_000])
+    with EmbeddedBroker(tmp_path / "third") as third:
+        assert third.alive(), "half an archive is no archive"
+
+
+def maps(broker: EmbeddedBroker) -> str:
+    return Path(f"/proc/{broker.pid}/maps").read_text()
+
+
+def test_what_is_made_of_classes_ends_with_its_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRISM_KAFKA_JARS", str(kafka_jars()[0].parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        children = [one for one in psutil.Process().children(recursive=True) if one.pid != broker.pid]
+        assert any("class_archive" in " ".join(one.cmdline()) for one in children), "it is under way"
+    await_true(lambda: all(is_gone(one.pid) for one in children), "nothing is left")
+    assert not list(tmp_path.rglob("*.jsa"))
 
 
 def test_a_record_of_16_mib_fits(broker: EmbeddedBroker) -> None:
