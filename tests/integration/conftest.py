@@ -26,15 +26,15 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _model_server() -> Iterator[str]:
+def model_server() -> Iterator[str]:
     with EmbeddedModelServer(Behaviour(count_rows=True)) as server:
         yield server.url
 
 
 @pytest.fixture
-def model(_model_server: str) -> ModelControl:
+def model(model_server: str) -> ModelControl:
     """The shared model server, well and forgetful."""
-    control = ModelControl(_model_server)
+    control = ModelControl(model_server)
     control.set(reset=True, down=False, latency_ms=0, slots=0, faults="")
     return control
 

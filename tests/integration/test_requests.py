@@ -5,8 +5,10 @@ import io
 import json
 import struct
 import time
+import uuid
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,31 +30,69 @@ def photo(size: tuple[int, int] = (320, 240), form: str = "JPEG") -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def ask(stage: Stage, key: str = "k1", envelope: bool = True, **value: Any) -> None:
+class Line:
+    """The topics of a worker that no test may disturb: each sees what has come since it began."""
+
+    def __init__(self, stage: Stage, worker: Service) -> None:
+        self.stage = stage
+        self.worker = worker
+        self.requests, self.photo_replies = stage.requests, stage.photo_replies
+        self.text_replies, self.folder, self.put = stage.text_replies, stage.folder, stage.put
+        topics = (self.photo_replies, self.text_replies, stage.topics.dead_letter)
+        self._before = {topic: len(stage.seen(topic)) for topic in topics}
+        self._logged = len(worker.lines())
+
+    def seen(self, topic: str) -> list[Record]:
+        return self.stage.seen(topic)[self._before[topic] :]
+
+    def dead_letters(self, count: int) -> list[Record]:
+        topic = self.stage.topics.dead_letter
+        await_value(lambda: len(self.seen(topic)) >= count, f"{count} dead letters")
+        return self.seen(topic)
+
+    def lines(self, action: str) -> list[dict[str, Any]]:
+        return [line for line in self.worker.lines()[self._logged :] if line["action"] == action]
+
+
+@pytest.fixture(scope="module")
+def quiet_worker(
+    shared_broker: str, model_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Stage, Service]]:
+    stage = Stage(shared_broker, tmp_path_factory.mktemp("line"), f"l{uuid.uuid4().hex[:8]}.")
+    try:
+        worker = stage.worker(model_server)
+        yield stage, worker
+        assert worker.process.poll() is None, worker.lines()[-5:]
+    finally:
+        stage.close()
+
+
+@pytest.fixture
+def line(quiet_worker: tuple[Stage, Service], model: ModelControl) -> Line:
+    assert model is not None, "well, whatever the last test did to it"
+    return Line(*quiet_worker)
+
+
+def ask(stage: Stage | Line, key: str = "k1", envelope: bool = True, **value: Any) -> None:
     body = {"user_email": WHO, **value}
     document = {"key": key, "value": body} if envelope else body
     stage.put(stage.requests, json.dumps(document).encode(), None if envelope else key)
 
 
-def replies(stage: Stage, topic: str, count: int) -> list[Record]:
+def replies(stage: Stage | Line, topic: str, count: int) -> list[Record]:
     await_value(lambda: len(stage.seen(topic)) >= count, f"{count} replies in {topic}")
     return stage.seen(topic)
 
 
-def reply(stage: Stage, topic: str) -> dict[str, Any]:
+def reply(stage: Stage | Line, topic: str) -> dict[str, Any]:
     (record,) = replies(stage, topic, 1)
     found: dict[str, Any] = json.loads(record.value or b"")
     return found
 
 
-@pytest.fixture
-def worker(stage: Stage, model: ModelControl) -> Service:
-    return stage.worker(model.url)
-
-
-def test_a_photo_is_analysed(stage: Stage, worker: Service) -> None:
-    ask(stage, prompt="What is it?", photo=photo(), timestamp=1732190000, image_id="i-7")
-    found = reply(stage, stage.photo_replies)
+def test_a_photo_is_analysed(line: Line) -> None:
+    ask(line, prompt="What is it?", photo=photo(), timestamp=1732190000, image_id="i-7")
+    found = reply(line, line.photo_replies)
     assert found["key"] == "k1"
     assert set(found["value"]) == {"user_email", "analysis", "timestamp", "image_id"}
     assert (found["value"]["user_email"], found["value"]["timestamp"]) == (WHO, 1732190000)
@@ -60,29 +100,29 @@ def test_a_photo_is_analysed(stage: Stage, worker: Service) -> None:
     assert set(analysis) == {
         "dish_name", "estimated_avg_calories", "ingredients", "total_avg_weight", "contains",
     }  # fmt: skip
-    (record,) = stage.seen(stage.photo_replies)
+    (record,) = line.seen(line.photo_replies)
     assert record.headers["prism_model"] == "prism-embedded"
     assert set(json.loads(record.headers["prism_timings"])) == {"total", "model"}
 
 
-def test_a_text_is_answered_under_kafkas_own_key(stage: Stage, worker: Service) -> None:
-    ask(stage, "other", envelope=False, question="How are you?")
-    found = reply(stage, stage.text_replies)
+def test_a_text_is_answered_under_kafkas_own_key(line: Line) -> None:
+    ask(line, "other", envelope=False, question="How are you?")
+    found = reply(line, line.text_replies)
     assert set(found["value"]) == {"user_email", "response", "model"}
     assert (found["key"], found["value"]["model"]) == ("other", "prism-embedded")
     assert found["value"]["response"]
 
 
 @pytest.mark.promise(8)
-def test_an_answer_cannot_change_its_addressee(stage: Stage, worker: Service) -> None:
+def test_an_answer_cannot_change_its_addressee(line: Line) -> None:
     schema = {
         "type": "object",
         "properties": {"user_email": {"type": "string"}, "key": {"type": "string"}},
         "required": ["user_email", "key"],
         "additionalProperties": False,
     }
-    ask(stage, prompt="Who am I?", photo=photo(), schema=schema)
-    found = reply(stage, stage.photo_replies)
+    ask(line, prompt="Who am I?", photo=photo(), schema=schema)
+    found = reply(line, line.photo_replies)
     assert (found["key"], found["value"]["user_email"]) == ("k1", WHO)
     assert "user_email" in json.loads(found["value"]["analysis"])
 
@@ -113,14 +153,14 @@ def bomb() -> str:
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_what_cannot_be_answered_gets_an_error_and_a_dead_letter(
-    stage: Stage, worker: Service, value: dict[str, Any], code: str
+    line: Line, value: dict[str, Any], code: str
 ) -> None:
-    ask(stage, **value)
-    found = reply(stage, stage.photo_replies)
+    ask(line, **value)
+    found = reply(line, line.photo_replies)
     assert (found["key"], found["value"]["user_email"]) == ("k1", WHO)
     assert found["value"]["error"]["code"] == code
-    assert str(stage.folder) not in json.dumps(found)
-    (letter,) = stage.dead_letters(1)
+    assert str(line.folder) not in json.dumps(found)
+    (letter,) = line.dead_letters(1)
     assert letter.headers["prism_detail"] == code
 
 
@@ -138,15 +178,13 @@ def test_what_cannot_be_answered_gets_an_error_and_a_dead_letter(
         (b"[" * 100_000, "not_json"),
     ],
 )
-def test_what_nobody_can_be_answered_for_is_skipped(
-    stage: Stage, worker: Service, value: bytes, why: str
-) -> None:
-    stage.put(stage.requests, value, b"\xff\xfe" if why == "not_json" else "k")
-    ask(stage, "after", prompt="And this one?")
-    assert reply(stage, stage.text_replies)["key"] == "after"
-    (letter,) = stage.dead_letters(1)
+def test_what_nobody_can_be_answered_for_is_skipped(line: Line, value: bytes, why: str) -> None:
+    line.put(line.requests, value, b"\xff\xfe" if why == "not_json" else "k")
+    ask(line, "after", prompt="And this one?")
+    assert reply(line, line.text_replies)["key"] == "after"
+    (letter,) = line.dead_letters(1)
     assert (letter.headers["prism_reason"], letter.headers["prism_detail"]) == ("request_skipped", why)
-    assert stage.seen(stage.photo_replies) == []
+    assert line.seen(line.photo_replies) == []
 
 
 def test_another_users_request_is_left_alone(stage: Stage, model: ModelControl) -> None:
@@ -220,15 +258,15 @@ def test_an_outage_is_waited_for(stage: Stage, model: ModelControl) -> None:
     ],
 )
 def test_a_request_at_which_a_healthy_server_fails_is_told_so(
-    stage: Stage, worker: Service, model: ModelControl, fault: str, code: str
+    line: Line, model: ModelControl, fault: str, code: str
 ) -> None:
     model.set(faults=f"text:BOOM={fault}")
-    ask(stage, "bad", prompt="What goes BOOM?")
-    ask(stage, "good", prompt="And what does not?")
-    answers = [json.loads(one.value or b"") for one in replies(stage, stage.text_replies, 2)]
+    ask(line, "bad", prompt="What goes BOOM?")
+    ask(line, "good", prompt="And what does not?")
+    answers = [json.loads(one.value or b"") for one in replies(line, line.text_replies, 2)]
     codes = {one["key"]: one["value"].get("error", {}).get("code") for one in answers}
     assert codes == {"bad": code, "good": None}
-    (letter,) = stage.dead_letters(1)
+    (letter,) = line.dead_letters(1)
     assert letter.headers["prism_detail"] == code
 
 
@@ -241,21 +279,21 @@ def test_one_user_cannot_take_it_all(stage: Stage, model: ModelControl) -> None:
     assert stage.seen(stage.topics.dead_letter) == []
 
 
-def test_nothing_of_a_request_is_logged_but_its_sizes(stage: Stage, worker: Service) -> None:
-    ask(stage, prompt="My secret is marmalade", photo=photo())
-    reply(stage, stage.photo_replies)
-    await_value(lambda: worker.lines("request"), "the audit line")
-    (line,) = worker.lines("request")
-    assert (line["user"], line["outcome"], line["prompt_chars"]) == (WHO, "answered", 22)
-    assert "marmalade" not in worker.log.read_text()
+def test_nothing_of_a_request_is_logged_but_its_sizes(line: Line) -> None:
+    ask(line, prompt="My secret is marmalade", photo=photo())
+    reply(line, line.photo_replies)
+    await_value(lambda: line.lines("request"), "the audit line")
+    (told,) = line.lines("request")
+    assert (told["user"], told["outcome"], told["prompt_chars"]) == (WHO, "answered", 22)
+    assert "marmalade" not in line.worker.log.read_text()
 
 
-def test_a_photo_by_reference(stage: Stage, worker: Service) -> None:
-    folder = stage.folder / "data"
+def test_a_photo_by_reference(line: Line) -> None:
+    folder = line.folder / "data"
     folder.mkdir(exist_ok=True)
     (folder / "dish.jpg").write_bytes(base64.b64decode(photo()))
-    ask(stage, prompt="What?", photo={"uri": (folder / "dish.jpg").as_uri()})
-    assert "analysis" in reply(stage, stage.photo_replies)["value"]
+    ask(line, prompt="What?", photo={"uri": (folder / "dish.jpg").as_uri()})
+    assert "analysis" in reply(line, line.photo_replies)["value"]
 
 
 @pytest.mark.promise(9)

@@ -130,7 +130,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 @pytest.fixture(scope="module")
-def fleet(secured: Secured, _model_server: str) -> dict[Role, Service]:
+def fleet(secured: Secured, model_server: str) -> dict[Role, Service]:
     """Every service with its own credentials; the worker comes with a certificate.
 
     Ingestor and worker are of a version to come, as in the middle of a roll: all that they send says more
@@ -140,7 +140,7 @@ def fleet(secured: Secured, _model_server: str) -> dict[Role, Service]:
     assert security is not None
     certificate = environment(security.certificate_properties(Role.MODEL_WORKER))
     sasl = dict.fromkeys(("KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD_FILE"), "")
-    worker = {**sasl, **certificate, "BOOTSTRAP_SERVER": secured.broker.mutual, "OLLAMA_HOST": _model_server}
+    worker = {**sasl, **certificate, "BOOTSTRAP_SERVER": secured.broker.mutual, "OLLAMA_HOST": model_server}
     newer = {"PYTHONPATH": os.pathsep.join([str(NEWER), os.environ.get("PYTHONPATH", "")])}
     started = {
         Role.INGESTOR: secured.service(Role.INGESTOR, **newer),

@@ -71,13 +71,13 @@ class Traced:
 
 @pytest.fixture(scope="module")
 def traced(
-    shared_broker: str, _model_server: str, tmp_path_factory: pytest.TempPathFactory
+    shared_broker: str, model_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Traced]:
-    ModelControl(_model_server).set(reset=True, down=False, latency_ms=0, slots=0, faults="")
+    ModelControl(model_server).set(reset=True, down=False, latency_ms=0, slots=0, faults="")
     stage = Stage(shared_broker, tmp_path_factory.mktemp("traced"), "traced.")
     try:
         with Collector() as collector:
-            yield Traced(stage, _model_server, collector)
+            yield Traced(stage, model_server, collector)
     finally:
         stage.close()
 
