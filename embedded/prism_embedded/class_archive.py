@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from prism_embedded import child
+from prism_embedded.errors import EmbeddedError
 from prism_embedded.kafka_jars import cache_folder
 
 # Others are of Javas and Kafkas that have gone, or of other virtual environments.
@@ -35,7 +36,7 @@ class ClassArchive:
         self._java = java
         self._jars = jars
         self._flags = flags
-        self.path = cache_folder() / "classes" / f"{_fingerprint(java, jars, flags)}.jsa"
+        self.path = _folder() / f"{_fingerprint(java, jars, flags)}.jsa"
         self._maker: subprocess.Popen[bytes] | None = None
 
     def flags(self, listing: Path | None = None) -> list[str]:
@@ -60,6 +61,13 @@ class ClassArchive:
         if self._maker is not None:
             child.stop(self._maker, 0)
             self._maker = None
+
+
+def _folder() -> Path:
+    # Without a home nothing is kept, and a broker whose jars are named starts all the same.
+    with suppress(EmbeddedError):
+        return cache_folder() / "classes"
+    return Path(os.devnull)
 
 
 def _fingerprint(java: Path, jars: Sequence[Path], flags: Sequence[str]) -> str:

@@ -63,9 +63,17 @@ def kafka_jars() -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/prism/kafka`, by default `~/.cache/prism/kafka`."""
+    """`$XDG_CACHE_HOME/prism/kafka`, by default `~/.cache/prism/kafka`.
+
+    :raises EmbeddedError: this user has no home, as in a container.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "prism" / "kafka"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "prism" / "kafka"
+    except RuntimeError:
+        raise EmbeddedError(
+            "this user has no home folder; set XDG_CACHE_HOME to a folder that can be written"
+        ) from None
 
 
 def find_java() -> Path:

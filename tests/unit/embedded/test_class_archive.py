@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from prism_embedded.class_archive import ClassArchive
+from prism_embedded.errors import EmbeddedError
+from prism_embedded.kafka_jars import cache_folder
 
 JAVA = """#!/bin/sh
 for one in "$@"; do case "$one" in
@@ -110,3 +112,15 @@ def test_old_ones_and_halves_are_removed(place: Place) -> None:
         "0.jsa",
         "1.jsa",
     }
+
+
+def test_who_has_no_home_goes_without(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(EmbeddedError, match="set XDG_CACHE_HOME"):
+        cache_folder()
+    assert place.archive().flags() == []
+    assert place.make().returncode == 1, "said, and no more"
