@@ -305,6 +305,13 @@ def test_production_is_watched(name: str) -> None:
     # The rules tell services apart by `job`, which is their name.
     assert named(manifests, "PodMonitor", "prism")["spec"]["jobLabel"] == "app.kubernetes.io/name"
     assert named(manifests, "PrometheusRule", "prism")["spec"]["groups"]
+    (endpoint,) = named(manifests, "PodMonitor", "prism")["spec"]["podMetricsEndpoints"]
+    (rule,) = endpoint["relabelings"]
+    seen = ("label_app_kubernetes_io_name", "phase")
+    assert rule["sourceLabels"] == [f"__meta_kubernetes_pod_{one}" for one in seen]
+    pods = [f"{name};{phase}" for _, name in SERVICES for phase in ("Pending", "Running")]
+    dropped = [one for one in pods if re.fullmatch(rule["regex"], one)]
+    assert (rule["action"], dropped) == ("drop", ["prism-model-worker;Pending"])
     assert len(dashboards) == len(list((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))) > 0
 
 

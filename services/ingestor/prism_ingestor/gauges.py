@@ -80,8 +80,9 @@ class Gauges:
 
     def _is_late(self, feed: RunFeed, now: float) -> bool:
         record = self._ledger.runs.get(feed.run_id)
-        fed = record is not None and record.state in _FED and feed.out_of_budget is None
-        return fed and now - feed.moved_at > LATE_S
+        fed = record is not None and record.state in _FED
+        held_up = feed.out_of_budget is not None or self.stalls.get(feed.run_id) is StallCause.QUOTA
+        return fed and not held_up and now - feed.moved_at > LATE_S
 
     def _shown(self) -> Iterator[ShownRun]:
         for run_id, record in self._ledger.runs.items():

@@ -51,7 +51,7 @@ UNMERGED = Gauge(
     "prism_ingestor_unmerged_batches", "Batches fed and not merged, over all runs.", registry=REGISTRY
 )
 # What the objective "every row gets its outcome" is measured by. progress: moving; late, where nothing of the
-# rows' run was merged for LATE_S although it is not paused and within its budget.
+# rows' run was merged for LATE_S although it is not paused, within its budget, and no quota holds it up.
 UNMERGED_ROWS = Gauge(
     "prism_ingestor_unmerged_rows", "Rows fed and not merged, by the progress of their run.", ["progress"],
     registry=REGISTRY,

@@ -16,6 +16,7 @@ class StallCause(StrEnum):
     MERGER = "merger"
     NO_WORKER = "no_worker"
     MODEL_SERVER = "model_server"
+    QUOTA = "quota"
     BUDGET = "budget"
     SOURCE = "source"
     UNKNOWN = "unknown"
@@ -46,14 +47,25 @@ def stall_of(
 def _of_workers(run_id: str, workers: Sequence[Heartbeat]) -> Stall | None:
     waiting = [one for one in workers if one.state is WorkerState.WAITING]
     if len(waiting) == len(workers):
-        return Stall(StallCause.MODEL_SERVER, f"every worker waits: {waiting[0].reason}")
+        return Stall(_cause(run_id, waiting), f"every worker waits: {waiting[0].reason}")
     holders = [one for one in workers if any(batch.startswith(f"{run_id}/") for batch in one.in_flight)]
     if any(one.state is not WorkerState.WAITING and run_id not in one.waiting for one in holders):
         return None  # a slow model is no stall
     if holders:
         reason = holders[0].waiting.get(run_id, holders[0].reason)
-        return Stall(StallCause.MODEL_SERVER, f"the worker that has its batches waits: {reason}")
+        return Stall(_cause(run_id, holders), f"the worker that has its batches waits: {reason}")
+    if _spent(run_id, workers):
+        return Stall(StallCause.QUOTA, "the quota of its model is used up, as every worker says")
     # No number in it: each change of the reason is a record.
     return Stall(
         StallCause.UNKNOWN, "nothing is merged any more, and no worker has a batch of this run in hand"
     )
+
+
+def _cause(run_id: str, waiting: Sequence[Heartbeat]) -> StallCause:
+    return StallCause.QUOTA if _spent(run_id, waiting) else StallCause.MODEL_SERVER
+
+
+def _spent(run_id: str, workers: Sequence[Heartbeat]) -> bool:
+    """Return whether at each of the workers nothing is wrong but an account."""
+    return all(run_id in one.out_of_quota for one in workers)

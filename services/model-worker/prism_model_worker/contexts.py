@@ -7,6 +7,7 @@ not the same.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from prism.annotation import PromptFile, PromptRow
 from prism.messages import Batch, RunRecord
@@ -27,6 +28,8 @@ _CHARS_PER_TOKEN = 3
 _TOKENS_PER_ROW = 600
 _MIN_CONTEXT, _MAX_CONTEXT = 4096, 32_768
 _ANSWER_TOKENS_PER_COLUMN = 120
+# A heartbeat is a small message.
+TOLD_OUT_OF_QUOTA = 100
 
 
 @dataclass
@@ -108,6 +111,15 @@ def _prompt_row(row_id: str, cells: Sequence[str], places: dict[str, int], image
     )
 
 
+# A run's models, each with its servers.
+Wanted = frozenset[tuple[ServerGroup, str]]
+
+
+def _out_of_quota(wanted: Wanted) -> bool:
+    closed = [(servers, model) for servers, model in wanted if not servers.may_call(model)]
+    return bool(closed) and all(servers.out_of_quota(model) for servers, model in closed)
+
+
 class RunContexts:
     """The contexts of the runs that batches have come of. Of the owner thread; others may list them."""
 
@@ -117,7 +129,7 @@ class RunContexts:
         # Of each run, by model.
         self._known: dict[str, dict[str, RunContext]] = {}
         # Of each run that has not ended; replaced as a whole, for others read it.
-        self._wanted: dict[str, frozenset[str]] = {}
+        self._wanted: dict[str, Wanted] = {}
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._known
@@ -143,7 +155,12 @@ class RunContexts:
     def wanted_models(self) -> frozenset[str]:
         """Return the worker's own model and those of runs that have not ended. Any thread may ask."""
         own = frozenset([self._default_model] if self._default_model else [])
-        return own.union(*self._wanted.values())
+        return own.union(model for wanted in list(self._wanted.values()) for _, model in wanted)
+
+    def out_of_quota(self) -> list[str]:
+        """Return the runs that wait for a used-up quota and for no other fault, as many as are told."""
+        found = (run_id for run_id, wanted in self._wanted.items() if _out_of_quota(wanted))
+        return list(islice(found, TOLD_OUT_OF_QUOTA))
 
     def _made(self, record: RunRecord) -> dict[str, RunContext]:
         job = parse_job(record.job, record.job_name)
@@ -170,10 +187,11 @@ class RunContexts:
             return
         try:
             job = parse_job(record.job)
-            models = frozenset(name or self._default_model for name in job.model.chosen)
-            for model in models:
-                self._endpoints.watch(self._endpoints.group(entry_for(record, job, model)), model)
-            self._wanted = {**self._wanted, record.run_id: models}
+            models = {name or self._default_model for name in job.model.chosen}
+            wanted = frozenset((self._endpoints.group(entry_for(record, job, one)), one) for one in models)
+            for servers, model in wanted:
+                self._endpoints.watch(servers, model)
+            self._wanted = {**self._wanted, record.run_id: wanted}
         except (JobRefused, ValueError) as error:
             log.warning("job_not_read", run_id=record.run_id, error=error)
 

@@ -162,6 +162,10 @@ class ServerGroup:
         known = [one for one in hints if one is not None]
         return min(known) if known else None
 
+    def out_of_quota(self, model: str) -> bool:
+        """Return whether the model cannot be called, and that for a used-up quota alone."""
+        return {one.watch.closed_cause(model) for one in self.endpoints} == {"quota"}
+
     def closed_reason(self, model: str) -> str | None:
         """Return why the model cannot be called at any of its servers."""
         if self.may_call(model):

@@ -73,6 +73,11 @@ MODEL_UP = LiveGauge(
     "prism_worker_model_up", "1 while a server of the model lets calls through, else 0.", ["model"],
     registry=REGISTRY,
 )  # fmt: skip
+# Requests wait for this one alone; batches may be another's.
+OWN_MODEL_UP = LiveGauge(
+    "prism_worker_own_model_up", "1 while a server of the worker's own model lets calls through, else 0.",
+    registry=REGISTRY,
+)  # fmt: skip
 # Against the open breakers: how many are left.
 MODEL_SERVERS = LiveGauge(
     "prism_worker_model_servers", "Servers that are configured for a model.", ["model"], registry=REGISTRY

@@ -55,6 +55,7 @@ class ModelCalls:
         endpoints = self.endpoints
         metrics.CALLS_IN_FLIGHT.read(lambda: {(): float(endpoints.in_flight)})
         metrics.MODEL_UP.read(lambda: self._by_model(lambda causes: float(None in causes)))
+        metrics.OWN_MODEL_UP.read(lambda: {(): float(self.default.may_call(self._model))})
         metrics.MODEL_SERVERS.read(lambda: self._by_model(lambda causes: float(len(causes))))
         metrics.QUOTA_EXHAUSTED.read(lambda: self._by_model(lambda causes: float("quota" in causes)))
         metrics.BREAKERS_OPEN.read(self._open_breakers)

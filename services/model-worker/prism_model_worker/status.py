@@ -104,6 +104,7 @@ class Status:
         in_flight: list[str],
         waiting: dict[str, str],
         partitions: list[int],
+        out_of_quota: list[str] | None = None,
     ) -> Heartbeat:
         """Return the message of this second."""
         oldest = self.clock() - RATE_WINDOW_S
@@ -121,6 +122,7 @@ class Status:
             limit=limit,
             in_flight=in_flight,
             waiting=waiting,
+            out_of_quota=out_of_quota or [],
             partitions=partitions,
             started_at=self.started_at,
             updated_at=now_text(),

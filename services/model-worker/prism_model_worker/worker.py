@@ -460,7 +460,8 @@ class Worker:
         metrics.IN_FLIGHT.set(len(in_flight))
         metrics.WAITING_RUNS.set(len(waiting))
         partitions = self._membership.holdings.partitions()
-        beat = self.status.heartbeat(state, reason, self._calls.limit, in_flight, waiting, partitions)
+        spent = self._contexts.out_of_quota()
+        beat = self.status.heartbeat(state, reason, self._calls.limit, in_flight, waiting, partitions, spent)
         with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
             self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
 

@@ -50,6 +50,9 @@ class Heartbeat(Message):
     limit: int = Field(0, description="most calls at once")
     in_flight: list[str] = Field(default=[], description="batch ids; see batch.batch_id")
     waiting: dict[str, str] = Field({}, description="runs in hand of which something gets no answer, and why")
+    out_of_quota: list[str] = Field(
+        [], description="runs, in hand or not, that wait for a used-up quota and for nothing else; at most 100"
+    )
     partitions: list[int] = []
     started_at: str = ""
     updated_at: str = ""

@@ -51,11 +51,13 @@ def test_rows_are_late_where_their_run_should_move_and_does_not(desk: Desk) -> N
     desk.run("merging", RunState.MERGING, LATE_S + 1, rows=100)
     desk.run("paused", RunState.PAUSED, LATE_S + 1, rows=1000)
     desk.run("spent", RunState.RUNNING, LATE_S + 1, rows=10_000, budget="enough")
+    desk.run("quota", RunState.RUNNING, LATE_S + 1, rows=100_000)
+    desk.gauges.stalls = {"late": StallCause.MODEL_SERVER, "quota": StallCause.QUOTA}
     desk.turn()
     assert value("unmerged_rows", progress="late") == 110
-    assert value("unmerged_rows", progress="moving") == 11_001
-    assert value("unmerged_batches") == 10
-    assert (value("runs_open", state="running"), value("runs_open", state="accepted")) == (3, 0)
+    assert value("unmerged_rows", progress="moving") == 111_001
+    assert value("unmerged_batches") == 12
+    assert (value("runs_open", state="running"), value("runs_open", state="accepted")) == (4, 0)
 
 
 def test_stalls_and_workers_are_counted_with_zero_for_what_there_is_none_of(desk: Desk) -> None:

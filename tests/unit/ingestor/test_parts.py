@@ -32,7 +32,7 @@ from prism_ingestor.budget import FIRST_BATCHES, Meter
 from prism_ingestor.feeding import FileFeed, RunFeed
 from prism_ingestor.load import PartitionLoad
 from prism_ingestor.sources import PlainFile, SourceChanged, _stamp
-from prism_ingestor.stalls import QUIET_S, stall_of
+from prism_ingestor.stalls import QUIET_S, StallCause, stall_of
 from prism_ingestor.takeover import Found, _note
 from prism_ingestor.workplace import Workplace
 from tests.unit.kafka.test_records import FakeMessage
@@ -115,6 +115,33 @@ def test_why_a_run_does_not_move(
     found = stall_of("r", quiet_s, workers, progress)
     assert (found.reason[: len(said or "")] if found else None) == said
     assert found == stall_of("r", quiet_s * 1.07, workers, progress) or quiet_s < QUIET_S
+
+
+ELSEWHERE = beat(in_flight=["r2/l/7"])
+HOLDER = beat(in_flight=["r/l/7"], waiting={"r": "no"})
+
+
+@pytest.mark.parametrize(
+    ("workers", "spent", "cause"),
+    [
+        ([beat(WorkerState.WAITING)] * 2, [True, True], StallCause.QUOTA),
+        ([beat(WorkerState.WAITING)] * 2, [True, False], StallCause.MODEL_SERVER),
+        ([HOLDER, ELSEWHERE], [True, False], StallCause.QUOTA),
+        ([HOLDER, ELSEWHERE], [False, True], StallCause.MODEL_SERVER),
+        ([ELSEWHERE, ELSEWHERE], [True, True], StallCause.QUOTA),
+        ([ELSEWHERE, ELSEWHERE], [True, False], StallCause.UNKNOWN),
+    ],
+)
+def test_a_run_waits_for_a_quota_where_nothing_else_holds_it_up(
+    workers: list[Heartbeat], spent: list[bool], cause: StallCause
+) -> None:
+    told = [
+        one.model_copy(update={"out_of_quota": ["r"] * lacks})
+        for one, lacks in zip(workers, spent, strict=True)
+    ]
+    found = stall_of("r", QUIET_S, told, Progress(run_id="r"))
+    assert found is not None
+    assert found.cause is cause
 
 
 # Feeds

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from prism.messages import Batch, BatchRow, RunRecord, RunState
+from prism.modelserver.errors import AwayReason, QuotaExhausted, ServerAway
 from prism_model_worker.contexts import RunContexts
 from prism_model_worker.endpoints import Endpoints
 from prism_model_worker.sharing import _key
 from prism_model_worker.tasks import BatchTask
 from tests.unit.worker.test_endpoints import endpoints as endpoints  # a fixture
+from tests.unit.worker.test_endpoints import run
 from tests.unit.worker.world import MODEL, batch, run_record
 
 
@@ -85,3 +87,22 @@ def test_an_answer_is_never_shared_between_models(endpoints: Endpoints) -> None:
         assert context is not None
         tasks.append(BatchTask.of(asked_, context, 0, 0, 0))
     assert _key(tasks[0], 0) != _key(tasks[1], 0)
+
+
+def test_a_run_is_out_of_quota_where_nothing_else_is_wrong_with_its_models(endpoints: Endpoints) -> None:
+    contexts = RunContexts(MODEL, endpoints)
+    one = run("one", **URLS["a"])
+    contexts.watch_models(one)
+    contexts.watch_models(several("split", **URLS).model_copy(update={"run_id": "two"}))
+    gates = {place.url: place.watch for place in endpoints._known.values()}
+    assert contexts.out_of_quota() == [], "nobody has been asked yet"
+    for url, model in (("http://one:1", MODEL), ("http://one:1", "a"), ("http://two:2", "b")):
+        gates[url]._opened(model, gates[url]._gates[model])
+    assert contexts.out_of_quota() == []
+    for model in (MODEL, "a"):
+        gates["http://one:1"].blame(model, QuotaExhausted("enough for today"))
+    assert contexts.out_of_quota() == ["one", "two"]
+    gates["http://two:2"].blame("b", ServerAway("refused", reason=AwayReason.UNREACHABLE))
+    assert contexts.out_of_quota() == ["one"]
+    contexts.watch_models(one.model_copy(update={"state": RunState.CANCELLED}))
+    assert contexts.out_of_quota() == []
