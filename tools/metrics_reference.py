@@ -25,7 +25,8 @@ _INTRODUCTION = """# Metrics
 Made by `make schemas` from the services' `metrics.py`; do not edit. What to do with them: [rules, alerts and
 dashboards](platform.md#health-readiness-metrics). Calls to models go by OpenTelemetry's semantic conventions
 for generative AI, with `_` for `.`; their buckets are the conventions'. A name that comes from outside (a
-model's) is one of 50 at most, then `_OTHER`. No label is a row, a file or a request; `run_id` stands at the
+model's) is one of 50 at most at once, else `_OTHER`; one that was not used for an hour makes room, and its
+series end. No label is a row, a file or a request; `run_id` stands at the
 runs that are worked on, at most 16 of them, and for a minute after their end.
 
 The Models Processor's document names five. Here they are:

@@ -12,6 +12,7 @@ from tools.panels import (
     Query,
     Section,
     calm,
+    of_workers,
     quantiles,
     stat,
 )
@@ -28,24 +29,27 @@ MODEL_SERVERS = Dashboard(
             (
                 stat(
                     "Models that no worker can call",
-                    "count(max by (model) (prism_worker_model_up) == 0) or vector(0)",
-                    "See runbooks/model-away.",
+                    of_workers("count(max by (model) (prism_worker_model_up) == 0)"),
+                    "For whatever reason. See runbooks/model-away, runbooks/quota-exhausted.",
                     steps=BAD_FROM_ONE,
                     width=6,
+                    empty="no workers",
                 ),
                 stat(
                     "Quotas used up",
-                    "sum(max by (model) (prism_worker_quota_exhausted)) or vector(0)",
+                    of_workers("sum(max by (model) (prism_worker_quota_exhausted))"),
                     "Runs of these models wait for their provider. See runbooks/quota-exhausted.",
                     steps=WARN_FROM_ONE,
                     width=6,
+                    empty="no workers",
                 ),
                 stat(
                     "Runs that wait for a model",
-                    "max(prism_worker_waiting_runs) or vector(0)",
+                    "max(prism_worker_waiting_runs)",
                     "Of some worker: runs in hand of which something gets no answer anywhere.",
                     steps=WARN_FROM_ONE,
                     width=6,
+                    empty="no workers",
                 ),
                 stat(
                     "Calls answered (5 min)",
@@ -63,8 +67,8 @@ MODEL_SERVERS = Dashboard(
             (
                 Panel(
                     "Workers that can call the model",
-                    "1: all of them.",
-                    (Query("prism:model_available:ratio", "{{model}}"),),
+                    "1: all of them. A used-up quota and a missing model count here, not in the objective.",
+                    (Query("avg by (model) (prism_worker_model_up)", "{{model}}"),),
                     unit="percentunit",
                     most=1,
                 ),

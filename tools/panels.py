@@ -14,6 +14,8 @@ Steps = tuple[tuple[float | None, str], ...]
 WIDTH = 24
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 GREEN, YELLOW, RED = "green", "yellow", "red"
+# Of a tile that has no value: neither good nor bad.
+GREY = "#808080"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Panel:
     """One panel.
 
     about: what it says, and what to do when it looks wrong; shown behind the panel's `i`. unit: Grafana's.
-    steps: value from which on a colour holds, the first one from the lowest value. width: of 24.
+    steps: value from which on a colour holds, the first one from the lowest value. width: of 24. instant:
+    what is so at the end of the time shown, else its course. empty: what stands there without a value.
     """
 
     title: str
@@ -43,6 +46,7 @@ class Panel:
     stacked: bool = False
     most: float | None = None
     empty: str = "nothing to show"
+    instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,19 @@ RATE = "[$__rate_interval]"
 
 
 def stat(title: str, expr: str, about: str, **more: object) -> Panel:
-    """Return a tile with one number."""
+    """Return a tile with one number: what is so now; where there is no value, not what was so."""
+    return last(title, expr, about, **{"instant": True, **more})
+
+
+def last(title: str, expr: str, about: str, **more: object) -> Panel:
+    """Return a tile with one number: the last one of the time shown."""
     settings = {"kind": "stat", "width": 4, "height": 4, **more}
     return Panel(title, about, (Query(expr),), **settings)  # type: ignore[arg-type]
+
+
+def of_workers(expr: str) -> str:
+    """Return a query that says 0 where there is nothing to count, and nothing where no worker is scraped."""
+    return f'{expr} or 0 * count(prism_build_info{{component="model-worker"}})'
 
 
 def quantiles(histogram: str, matchers: str = "", by: str = "") -> tuple[Query, ...]:
@@ -196,8 +210,8 @@ def _panel(panel: Panel, number: int, place: Json) -> Json:
         "targets": [
             {
                 "refId": chr(ord("A") + place), "datasource": _SOURCE, "expr": query.expr,
-                "legendFormat": query.legend or "__auto", "instant": panel.kind == "table",
-                "range": panel.kind != "table", "format": "table" if panel.kind == "table" else "time_series",
+                "legendFormat": query.legend or "__auto", "instant": panel.instant,
+                "range": not panel.instant, "format": "table" if panel.kind == "table" else "time_series",
                 "editorMode": "code",
             }
             for place, query in enumerate(panel.queries)
@@ -214,7 +228,7 @@ def _defaults(panel: Panel) -> Json:
         "color": {"mode": "thresholds" if panel.kind == "stat" else "palette-classic"},
         "thresholds": {
             "mode": "absolute",
-            "steps": [{"value": value, "color": colour} for value, colour in panel.steps],
+            "steps": [{"value": value, "color": colour} for value, colour in _steps(panel)],
         },
     }
     if panel.most is not None:
@@ -228,6 +242,13 @@ def _defaults(panel: Panel) -> Json:
             "thresholdsStyle": {"mode": "line" if len(panel.steps) > 1 else "off"},
         }  # fmt: skip
     return defaults
+
+
+def _steps(panel: Panel) -> Steps:
+    """Return a panel's steps. A tile without a value has the colour of the first one; none is below 0."""
+    if panel.kind != "stat":
+        return panel.steps
+    return ((None, GREY), (0, panel.steps[0][1]), *panel.steps[1:])
 
 
 _OPTIONS: dict[str, Json] = {

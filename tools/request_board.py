@@ -8,6 +8,7 @@ from tools.panels import (
     Panel,
     Query,
     Section,
+    of_workers,
     quantiles,
     stat,
 )
@@ -42,15 +43,17 @@ REQUESTS = Dashboard(
                 ),
                 stat(
                     "In hand",
-                    "sum(prism_worker_in_flight_requests) or vector(0)",
+                    of_workers("sum(prism_worker_in_flight_requests)"),
                     "At most 32 for each worker.",
                     width=6,
+                    empty="no workers",
                 ),
                 stat(
                     "Waiting in Kafka, or in hand",
-                    'sum(prism_worker_lag_records{topic!~".*batches"}) or vector(0)',
-                    "Requests that are not committed.",
+                    of_workers('sum(prism_worker_lag_records{topic!~".*batches"})'),
+                    "Requests that are not committed, as the workers see them: without workers nobody knows.",
                     width=6,
+                    empty="no workers",
                 ),
             ),
         ),

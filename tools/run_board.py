@@ -10,7 +10,7 @@ from tools.panels import (
     Section,
     Variable,
     calm,
-    stat,
+    last,
 )
 
 _RUN = '{run_id="$run"}'
@@ -37,28 +37,28 @@ RUN = Dashboard(
                     width=24,
                     height=3,
                 ),
-                stat("Rows in", f"sum(prism_ingestor_run_input_rows{_RUN})", "Each ends as ok or failed."),
-                stat("Rows ok", 'sum(prism_ingestor_run_rows{run_id="$run",outcome="ok"})', "Merged."),
-                stat(
+                last("Rows in", f"sum(prism_ingestor_run_input_rows{_RUN})", "Each ends as ok or failed."),
+                last("Rows ok", 'sum(prism_ingestor_run_rows{run_id="$run",outcome="ok"})', "Merged."),
+                last(
                     "Rows failed",
                     'sum(prism_ingestor_run_rows{run_id="$run",outcome="failed"})',
                     "With a reason each; the fleet's reasons stand below.",
                     steps=WARN_FROM_ONE,
                 ),
-                stat(
+                last(
                     "Done",
                     f"{_MERGED} / sum(prism_ingestor_run_input_rows{_RUN} > 0)",
                     "Share of the rows.",
                     unit="percentunit",
                     empty="not checked yet",
                 ),
-                stat(
+                last(
                     "Left at this pace",
                     f"{_LEFT} / clamp_min({_PACE}, 0.001)",
                     "By the rows merged in the last two minutes.",
                     unit="s",
                 ),
-                stat(
+                last(
                     "Stands still",
                     f"max(prism_ingestor_run_stalled{_RUN})",
                     "1: nothing of it moves. `prism status` says why.",

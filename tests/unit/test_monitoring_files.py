@@ -22,8 +22,9 @@ from tests.harness.prometheus import DEPLOYED, ROOT, promtool
 from tools.dashboard_queries import PAGE, all_queries, queries_of
 from tools.dashboards import ALL, FOLDER
 from tools.metrics_reference import SERVICES, declared
-from tools.panels import ALERTS_FIRING, STARTS, WIDTH
+from tools.panels import ALERTS_FIRING, GREY, STARTS, WIDTH, of_workers
 from tools.rules import alerts, groups
+from tools.run_board import RUN
 
 # What Prometheus and the client library make by themselves.
 GIVEN = {"ALERTS", "up", *(f"process_{one}" for one in ("resident_memory_bytes", "cpu_seconds_total"))}
@@ -165,6 +166,30 @@ def test_a_dashboard_is_one_that_grafana_can_lay_out(path: Path) -> None:
         assert one["type"] in ("row", "text") or one["description"], "a panel says what it shows"
         for target in one.get("targets", ()):
             assert target["datasource"]["uid"] == "${datasource}"
+
+
+# What is true of nobody: no alert fires, no ingestor is active.
+NONE_IS_NONE = {"Alerts firing", "Active ingestors"}
+
+
+def test_a_tile_says_that_nobody_is_there_to_ask_and_not_that_all_is_well(tmp_path: Path) -> None:
+    panels = [(board, one) for board in ALL for section in board.sections for one in section.panels]
+    tiles = [(board, one) for board, one in panels if one.kind == "stat" and one.title not in NONE_IS_NONE]
+    asked = [{"expr": one.queries[0].expr, "eval_time": "5m", "exp_samples": []} for _, one in tiles]
+    series = [{"series": 'up{job="node"}', "values": "1+0x10"}]
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
+    path = tmp_path / "nobody.yml"
+    path.write_text(yaml.safe_dump({"tests": [case]}), encoding="utf-8")
+    done = promtool("test", "rules", path)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert {one.empty for _, one in tiles if of_workers("") in one.queries[0].expr} == {"no workers"}
+    assert {board for board, one in tiles if not one.instant} == {RUN}, "an old value looks like one of now"
+    shown = [
+        one for path in FOLDER.glob("*.json") for one in json.loads(path.read_text())["panels"]
+        if one["type"] == "stat"
+    ]  # fmt: skip
+    bases = {one["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["color"] for one in shown}
+    assert bases == {GREY}
 
 
 def _overlap(one: dict[str, int], other: dict[str, int]) -> bool:

@@ -22,7 +22,6 @@ class MeasuredServer:
         self._provider = provider
 
     def chat(self, request: ChatRequest) -> ChatReply:
-        labels = (OPERATION, self._provider, metrics.MODEL(request.model))
         began = time.perf_counter()
         failed = OTHER
         try:
@@ -33,6 +32,7 @@ class MeasuredServer:
             raise
         finally:
             seconds = time.perf_counter() - began
+            labels = (OPERATION, self._provider, metrics.MODEL(request.model))
             metrics.OPERATION_SECONDS.labels(*labels, failed).observe(seconds)
         _measure_reply(reply, labels, seconds)
         return reply

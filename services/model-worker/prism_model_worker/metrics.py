@@ -13,8 +13,9 @@ from prism.service.metrics import BoundedLabel, LiveGauge, ServiceRegistry
 
 REGISTRY = ServiceRegistry("model-worker")
 
-# More than a worker ever has in hand; of names that a job can think of there is no end.
-MODEL = BoundedLabel(50)
+# More than a worker ever has in hand; of names that a job can think of there is no end, so one that is no
+# longer used makes room.
+MODEL = BoundedLabel(50, lambda name: forget_model(name))
 # A newer ingestor may reject rows for reasons that are not known here.
 REASON = BoundedLabel(60)
 
@@ -133,6 +134,13 @@ for _reason in MessageReason:
 for _outcome in ("ok", "partial", "failed"):
     BATCHES.labels(_outcome)
 ROWS.labels("ok", "")
+
+
+def forget_model(name: str) -> None:
+    """End what was counted of a model's calls. What is looked up at each scrape ends by itself."""
+    OPERATION_SECONDS.remove_by_labels({"gen_ai_request_model": name})
+    TOKEN_USAGE.remove_by_labels({"gen_ai_request_model": name})
+    MODEL_TIME.remove_by_labels({"model": name})
 
 
 def count_dead_letter(reason: MessageReason) -> None:

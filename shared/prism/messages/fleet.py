@@ -51,7 +51,8 @@ class Heartbeat(Message):
     in_flight: list[str] = Field(default=[], description="batch ids; see batch.batch_id")
     waiting: dict[str, str] = Field({}, description="runs in hand of which something gets no answer, and why")
     out_of_quota: list[str] = Field(
-        [], description="runs, in hand or not, that wait for a used-up quota and for nothing else; at most 100"
+        [],
+        description="runs, in hand or not, that wait for a used-up quota and for nothing else; at most 100",
     )
     partitions: list[int] = []
     started_at: str = ""

@@ -8,6 +8,7 @@ through `BoundedLabel`. No metric has a label that Prometheus itself sets on its
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # What stands for all that no longer fits; OpenTelemetry's word for it.
 OTHER = "_OTHER"
+# More values than there is room for, in turns, must not end each other's series at every scrape.
+KEPT_S = 3600.0
 
 Labels = tuple[str, ...]
 
@@ -66,22 +69,44 @@ class LiveGauge(Collector):
 
 
 class BoundedLabel:
-    """The first `most` values of a label that comes from outside; all others are `_OTHER`. Thread-safe."""
+    """At most `most` values at once of a label that comes from outside; all others are `_OTHER`. Thread-safe.
 
-    def __init__(self, most: int) -> None:
+    forget: ends the series of a value. Where it is given, the value that was unused longest makes room for a
+    new one, once that is KEPT_S ago: Prometheus sees series end and, if it comes back, a counter that starts.
+    Ask for the value when it is written, not before: what was forgotten meanwhile would come back unseen.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        forget: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most = most
-        self._known: set[str] = set()
+        self._forget = forget
+        self._clock = clock
+        # When each was used last, the oldest first.
+        self._used: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __call__(self, value: str) -> str:
         """Return the value to write."""
-        if value in self._known:
-            return value
         with self._lock:
-            if len(self._known) >= self._most:
+            if value not in self._used and not self._has_room():
                 return OTHER
-            self._known.add(value)
+            self._used.pop(value, None)
+            self._used[value] = self._clock()
             return value
+
+    def _has_room(self) -> bool:
+        if len(self._used) < self._most:
+            return True
+        oldest = next(iter(self._used))
+        if self._forget is None or self._clock() - self._used[oldest] < KEPT_S:
+            return False
+        del self._used[oldest]
+        self._forget(oldest)
+        return True
 
 
 class ServiceRegistry(CollectorRegistry):

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from prism.service.metrics import OTHER, BoundedLabel, LiveGauge, ServiceRegistry
+from prism.service.metrics import KEPT_S, OTHER, BoundedLabel, LiveGauge, ServiceRegistry
 
 
 def text(registry: ServiceRegistry) -> list[str]:
@@ -46,6 +48,29 @@ def test_a_name_is_declared_once(registry: ServiceRegistry) -> None:
 def test_a_label_from_outside_has_an_end() -> None:
     label = BoundedLabel(2)
     assert [label(one) for one in ("a", "b", "a", "c", "b", "d")] == ["a", "b", "a", OTHER, "b", OTHER]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0.0, KEPT_S / 3, KEPT_S]))))
+def test_a_label_that_forgets_has_an_end_too_and_room_for_what_is_used(
+    asked: list[tuple[str, float]],
+) -> None:
+    now = 0.0
+    counter = Counter("things", "Things.", ["name", "kind"], registry=CollectorRegistry())
+    label = BoundedLabel(3, lambda value: counter.remove_by_labels({"name": value}), lambda: now)
+    used: dict[str, float] = {}
+    for value, pause in asked:
+        now += pause
+        recent = {one for one, at in used.items() if now - at < KEPT_S}
+        told = label(value)
+        assert told == value or (told == OTHER and len(recent) == 3), "a place is free, or nobody's any more"
+        assert told == value or value not in recent, "what was used lately keeps its name"
+        if told == value:
+            used[value] = now
+        for kind in ("x", "y"):
+            counter.labels(told, kind).inc()
+        shown = {one.labels["name"] for family in counter.collect() for one in family.samples} - {OTHER}
+        assert recent <= shown
+        assert len(shown) <= 3
 
 
 def test_readiness_and_the_disk_are_shown(registry: ServiceRegistry, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is measured of calls to models."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from prism.modelserver.errors import (
     error_type,
 )
 from prism.modelserver.server import ChatMessage, ChatReply, ChatRequest
+from prism.service.metrics import KEPT_S, BoundedLabel
 from prism_model_worker import metrics
 from prism_model_worker.measurement import MeasuredServer, parts_of
 
@@ -83,3 +85,21 @@ def test_the_parts_of_a_call_add_up_whatever_the_server_tells(
     found = parts_of(reply, call)
     assert sum(found.values()) == pytest.approx(call)
     assert min(found.values()) >= 0
+
+
+def test_a_model_that_is_forgotten_leaves_no_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    label = BoundedLabel(1, metrics.forget_model, lambda: now)
+    monkeypatch.setattr(metrics, "MODEL", label)
+    server = MeasuredServer(Server(TOLD), "openai")  # type: ignore[arg-type]
+    server.chat(replace(ASKED, model="old"))
+    assert shown("old") >= {"gen_ai_client_token_usage_sum", "prism_worker_model_time_seconds_total"}
+    now += KEPT_S
+    server.chat(replace(ASKED, model="new"))
+    assert shown("old") == set()
+    assert "gen_ai_client_operation_duration_seconds_count" in shown("new")
+
+
+def shown(model: str) -> set[str]:
+    samples = (one for family in metrics.REGISTRY.collect() for one in family.samples)
+    return {one.name for one in samples if model in one.labels.values()}
