@@ -51,7 +51,8 @@ REQUESTS = Dashboard(
                 stat(
                     "Waiting in Kafka, or in hand",
                     of_workers('sum(prism_worker_lag_records{topic!~".*batches"})'),
-                    "Requests that are not committed, as the workers see them: without workers nobody knows.",
+                    "Requests that are not committed, as the workers saw them when they last fetched: while "
+                    "the model is away there may be more, and without workers nobody knows.",
                     width=6,
                     empty="no workers",
                 ),

@@ -169,6 +169,7 @@ def test_an_outage_shows_in_what_the_alerts_look_at(watched: Watched) -> None:
     watched.fleet.model_server.kill()
     expected = {
         "count(prism_worker_model_up == 0)": 2,
+        "count(prism_worker_own_model_up == 0)": 2,
         'sum(prism_worker_breakers_open{reason="unreachable"})': 2,
         'count(prism_service_ready{component="model-worker"} == 0)': 2,
         'count(ALERTS{alertname="PrismModelAway",alertstate="pending"})': 1,

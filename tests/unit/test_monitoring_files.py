@@ -175,11 +175,13 @@ NONE_IS_NONE = {"Alerts firing", "Active ingestors"}
 def test_a_tile_says_that_nobody_is_there_to_ask_and_not_that_all_is_well(tmp_path: Path) -> None:
     panels = [(board, one) for board in ALL for section in board.sections for one in section.panels]
     tiles = [(board, one) for board, one in panels if one.kind == "stat" and one.title not in NONE_IS_NONE]
-    asked = [{"expr": one.queries[0].expr, "eval_time": "5m", "exp_samples": []} for _, one in tiles]
-    series = [{"series": 'up{job="node"}', "values": "1+0x10"}]
-    case = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
+    counted = [one.queries[0].expr for _, one in tiles if of_workers("") in one.queries[0].expr]
+    cases = [
+        _asked('up{job="node"}', [one.queries[0].expr for _, one in tiles], []),
+        _asked('prism_build_info{component="model-worker"}', counted, [{"labels": "{}", "value": 0}]),
+    ]
     path = tmp_path / "nobody.yml"
-    path.write_text(yaml.safe_dump({"tests": [case]}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"tests": cases}), encoding="utf-8")
     done = promtool("test", "rules", path)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     assert {one.empty for _, one in tiles if of_workers("") in one.queries[0].expr} == {"no workers"}
@@ -190,6 +192,12 @@ def test_a_tile_says_that_nobody_is_there_to_ask_and_not_that_all_is_well(tmp_pa
     ]  # fmt: skip
     bases = {one["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["color"] for one in shown}
     assert bases == {GREY}
+
+
+def _asked(series: str, expressions: list[str], samples: list[Any]) -> dict[str, Any]:
+    asked = [{"expr": one, "eval_time": "5m", "exp_samples": samples} for one in expressions]
+    given = [{"series": series, "values": "1+0x10"}]
+    return {"interval": "1m", "input_series": given, "promql_expr_test": asked}
 
 
 def _overlap(one: dict[str, int], other: dict[str, int]) -> bool:

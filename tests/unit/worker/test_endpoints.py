@@ -8,7 +8,7 @@ import pytest
 
 from prism.kafka.commit_note import CommitNote
 from prism.kafka.records import Record
-from prism.messages import RunRecord, RunState
+from prism.messages import Heartbeat, RunRecord, RunState, Topics, WorkerState
 from prism.modelserver.errors import AwayReason, ModelServerError, QuotaExhausted, ServerAway
 from prism.runs.catalogue import ModelEntry, entry_of
 from prism_model_worker import server_watch
@@ -117,6 +117,21 @@ def test_no_runs_entry_ends_the_owner_thread(endpoints: Endpoints) -> None:
     assert taken == [*(one.run_id for one in runs), "good"]
     (letter,) = buried.details
     assert letter.startswith(f"{len(runs)} not_parsed: model_entry: price.prompt: ")
+
+
+def test_a_heartbeat_says_which_runs_wait_for_a_quota_alone(endpoints: Endpoints) -> None:
+    worker, _ = owner(endpoints)
+    worker._calls = SimpleNamespace(limit=4)  # type: ignore[assignment]
+    worker._topics = Topics()
+    beats: list[Heartbeat] = []
+    produce = SimpleNamespace(produce=lambda _, key, value: beats.append(Heartbeat.parse(value)))
+    worker._producer = produce  # type: ignore[assignment]
+    worker._contexts.watch_models(run())
+    (server,) = endpoints.group(entry_of({"name": MODEL}, MODEL)).endpoints
+    for error in (ServerAway("refused", reason=AwayReason.UNREACHABLE), QuotaExhausted("usage limit")):
+        server.watch.blame(MODEL, error)
+        worker._heartbeat(WorkerState.WAITING, str(error))
+    assert [one.out_of_quota for one in beats] == [[], ["r"]]
 
 
 @pytest.mark.usefixtures("endpoints")  # no watch runs by itself
