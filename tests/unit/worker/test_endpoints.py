@@ -124,7 +124,7 @@ def test_a_heartbeat_says_which_runs_wait_for_a_quota_alone(endpoints: Endpoints
     worker._calls = SimpleNamespace(limit=4)  # type: ignore[assignment]
     worker._topics = Topics()
     beats: list[Heartbeat] = []
-    produce = SimpleNamespace(produce=lambda _, key, value: beats.append(Heartbeat.parse(value)))
+    produce = SimpleNamespace(produce=lambda _, **sent: beats.append(Heartbeat.parse(sent["value"])))
     worker._producer = produce  # type: ignore[assignment]
     worker._contexts.watch_models(run())
     (server,) = endpoints.group(entry_of({"name": MODEL}, MODEL)).endpoints
