@@ -114,6 +114,10 @@ def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
 def test_a_changed_file_or_job_under_the_same_id_is_refused_with_what_changed(desk: Desk) -> None:
     made = job(desk, "same", table(20))
     there = ("--run-id", "same", "--data-dir", str(desk.data_dir))
+    # What is the default anyway, and what is free to change, is no other job.
+    text = (made.folder / "job.yaml").read_text()
+    text = text.replace("batch_size: 5", "batch_size: 5\n  mode: fanout\n  retries: '3'")
+    (made.folder / "job.yaml").write_text(text.replace("workers: 2", "workers: 3\n  split_strategy: auto"))
     again = made.run(*there)
     assert again.returncode == 0, again.stderr
     assert "is there already" in again.stderr

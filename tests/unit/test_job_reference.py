@@ -105,7 +105,9 @@ def test_what_is_commented_out_is_the_default() -> None:
     # Without the keys that have no default, whose line is an example.
     unset = r"description|name|workers|columns|sort_by|max_failed|tokens|money|path|label|- |start|end"
     lines = [
-        line for line in text.split("\n") if not re.match(rf" {{0,6}}#? *({unset}|manual_ranges)\b", line)
+        line
+        for line in text.split("\n")
+        if not re.match(rf" {{0,6}}#? *({unset}|manual_ranges|dashboard_refresh)\b", line)
     ]
     spoken = re.sub(r"(?m)^( {0,6})# (?=[a-z_]+: )", r"\1", "\n".join(lines)).replace("#   -", "#")
     job, fields = read_job_text(spoken, "job")

@@ -177,12 +177,11 @@ def _server(run_id: str, address: str, model: str, beats: list[Heartbeat]) -> Se
 def refresh_of(view: RunView | None) -> float:
     """Return the seconds between two drawings: `monitoring.dashboard_refresh` if the job says it."""
     said = view.record.job.get("monitoring") if view is not None else None
-    if not isinstance(said, dict) or "dashboard_refresh" not in said:
-        return REFRESH_S
     try:
-        return max(_LEAST_REFRESH_S, parse_job({"monitoring": said}).monitoring.dashboard_refresh)
+        wanted = parse_job({"monitoring": said}).monitoring.dashboard_refresh
     except (JobRefused, ValidationError):
         return REFRESH_S
+    return REFRESH_S if wanted is None else max(_LEAST_REFRESH_S, wanted)
 
 
 def moment(text: str) -> datetime | None:

@@ -32,6 +32,8 @@ MOST_WORKERS = 1000
 MOST_CHECKPOINTS = 20
 # A worker tells once a second: so late its last figures may come.
 LAST_BEAT_S = 2.5
+# Where the job names no `monitoring.dashboard_refresh`.
+EVERY_S = 5.0
 _MOST_NAME = 200
 _MOST_FILE_BYTES = 1 << 20
 _NAME = re.compile(r"worker_([1-9]\d{0,5})\.json")
@@ -145,7 +147,7 @@ class StatusFiles:
             elif run_id not in self._ledger.runs:
                 del self._runs[run_id]
             elif now >= run.due:
-                run.due = now + run.plan.job.monitoring.dashboard_refresh
+                run.due = now + (run.plan.job.monitoring.dashboard_refresh or EVERY_S)
                 self._write(run)
 
     def _take_in(self) -> None:

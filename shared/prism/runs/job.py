@@ -305,8 +305,13 @@ class Monitoring(_Section):
     logs_dir: Folder = Field(
         "logs", description="where `RUN/run_manifest.json`, logs and summaries are written"
     )
-    dashboard_refresh: float = Field(
-        5.0, gt=0, le=3600, description="seconds between two pictures of the dashboard"
+    dashboard_refresh: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="seconds between two pictures of the dashboard, and two writings of the status files; "
+        "unset: 0.5 and 5",
+        examples=[5],
     )
     save_terminal_logs: bool = Field(True, description="write `RUN/run_RUN.log`, a line per event")
     create_summaries: bool = Field(

@@ -89,11 +89,14 @@ class Office:
         self.world.close()
 
 
-def test_files_are_written_as_often_as_the_job_says(tmp_path: Path) -> None:
-    office = Office(tmp_path, job={"monitoring": {"dashboard_refresh": "60"}})
+@pytest.mark.parametrize(("said", "seconds"), [({"dashboard_refresh": "60"}, 60.0), ({}, 5.0)])
+def test_files_are_written_as_often_as_the_job_says(
+    tmp_path: Path, said: dict[str, str], seconds: float
+) -> None:
+    office = Office(tmp_path, job={"monitoring": said})
     office.turn(0.0)
     office.beat(rows=40)
-    office.turn(59.0)
+    office.turn(seconds - 1.0)
     assert office.read() == {}
     office.turn(1.0)
     assert office.read()[1]["rows_processed"] == 40
