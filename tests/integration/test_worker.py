@@ -12,6 +12,7 @@ from prism.kafka.admin import topic_id
 from prism.kafka.clients import ErrorWatch
 from prism.kafka.commit_note import CAREFUL_AFTER, CommitNote
 from prism.messages import Batch, BatchRow, Heartbeat, Result, RunState, WorkerState
+from prism.runs.credit import MIN_WINDOW
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
 from tests.harness.model_server import ModelControl
@@ -303,6 +304,25 @@ def test_a_suspect_whose_server_is_away_holds_nobody_up(
     )
     other_model.set(down=False, latency_ms=0)
     assert [result.run_id for result in stage.results(4)][3:] == ["gone"]
+
+
+@pytest.mark.promise(9)
+def test_runs_stuck_on_servers_that_are_away_leave_a_hand_for_the_others(
+    stage: Stage, model: ModelControl, other_model: ModelControl
+) -> None:
+    """A window of each of two runs lies before the third one's batches, in every partition."""
+    other_model.set(down=True)
+    for run_id in ("gone", "lost"):
+        stage.put_run(run_id=run_id, entry={"name": MODEL, "base_url": [other_model.url]})
+        stage.put_batches(texts(MIN_WINDOW), run_id)
+    stage.put_run()
+    stage.put_batches(texts(PARTITIONS))
+    stage.worker(model.url, CONCURRENT_REQUESTS="2")
+    assert {result.run_id for result in stage.results(PARTITIONS)} == {"r"}
+    await_value(lambda: {"gone", "lost"} <= heartbeats(stage)[-1].waiting.keys(), "both to be said to wait")
+    other_model.set(down=False)
+    counts = Counter(result.run_id for result in stage.results(2 * MIN_WINDOW + PARTITIONS))
+    assert counts == {"r": PARTITIONS, "gone": MIN_WINDOW, "lost": MIN_WINDOW}
 
 
 def test_two_workers_share_the_partitions_and_no_batch_is_answered_twice(

@@ -74,6 +74,8 @@ class BatchTask:
     reused: int = 0
     # Its place among the tasks that wait for a caller: the queue's own.
     turn: tuple[float, int] = (0.0, 0)
+    # Bytes of its record.
+    size: int = 0
     span: tracing.Span = tracing.OFF
 
     @classmethod
@@ -171,6 +173,8 @@ class Lane(StrEnum):
 
 Task = BatchTask | RequestTask
 _Entry = tuple[float, int, Task]
+# Heaps of tasks of which either each could be taken now or none: many may wait for one server that is away.
+_Shelves = dict[int, list[_Entry]]
 
 
 class TaskQueue:
@@ -191,7 +195,7 @@ class TaskQueue:
         self._clock = clock
         self._condition = threading.Condition()
         self._order = itertools.count()
-        self._heaps: dict[Lane, list[_Entry]] = {Lane.REQUESTS: [], Lane.BATCHES: []}
+        self._shelves: dict[Lane, _Shelves] = {Lane.REQUESTS: {}, Lane.BATCHES: {}}
         self._working: dict[int, Task] = {}
         self._reserved: Lane | None = None
         self._alarm_at = math.inf
@@ -215,13 +219,13 @@ class TaskQueue:
 
     def _push(self, task: Task, turn: tuple[float, int]) -> None:
         self._working.pop(id(task), None)
-        heapq.heappush(self._heaps[_lane(task)], (*turn, task))
+        heapq.heappush(self._shelves[_lane(task)].setdefault(_shelf(task), []), (*turn, task))
         self._condition.notify()
 
     def requests_wait(self) -> bool:
         """Whether a request waits, or the queue is kept for one: a batch that is begun then stands back."""
         with self._condition:
-            return bool(self._heaps[Lane.REQUESTS]) or self._reserved is Lane.REQUESTS
+            return bool(self._shelves[Lane.REQUESTS]) or self._reserved is Lane.REQUESTS
 
     def take(self) -> tuple[Task, Lease | None] | None:
         """Return the next task that may be worked on, waiting for one; None once the queue is closed.
@@ -233,7 +237,7 @@ class TaskQueue:
                 found, wait_s = self._next()
                 if found is not None:
                     self._working[id(found[0])] = found[0]
-                    if any(self._heaps.values()):
+                    if any(self._shelves.values()):
                         # There may be room for another, and the next one's time may be near.
                         self._condition.notify()
                     return found
@@ -255,9 +259,9 @@ class TaskQueue:
         full: set[tuple[int, str]] = set()
         waits: list[float] = []
         now = self._clock()
-        for lane, heap in self._heaps.items():
-            if heap and self._reserved in (None, lane) and self._is_sure(lane, now, waits):
-                found = self._pick(heap, now, full, waits)
+        for lane, shelves in self._shelves.items():
+            if shelves and self._reserved in (None, lane) and self._is_sure(lane, now, waits):
+                found = self._pick(shelves, now, full, waits)
                 if found is not None:
                     return found, None
         return None, min(waits, default=None)
@@ -281,34 +285,36 @@ class TaskQueue:
         return now - self._turned_at <= STANDSTILL_S
 
     def _pick(
-        self, heap: list[_Entry], now: float, full: set[tuple[int, str]], waits: list[float]
+        self, shelves: _Shelves, now: float, full: set[tuple[int, str]], waits: list[float]
     ) -> tuple[Task, Lease | None] | None:
-        """Take the first task of a heap that may be worked on. full: rooms found to have none."""
-        blocked: list[_Entry] = []
-        found: tuple[Task, Lease | None] | None = None
-        while heap and found is None:
+        """Take the first task that may be worked on. full: rooms found to have none."""
+        for heap in sorted(shelves.values(), key=itemgetter(0)):
             due, _, task = heap[0]
             if due > now:
                 waits.append(due - now)
                 break
-            entry = heapq.heappop(heap)
-            if task.needs_no_call:
-                found = (task, None)
-                break
-            room = (id(task.servers), task.model)
-            urgent = _lane(task) is Lane.REQUESTS
-            lease = None if room in full else task.servers.acquire(task.model, urgent)
-            if lease is not None:
-                found = (task, lease)
-                break
-            if room not in full:
-                full.add(room)
-                hint = task.servers.wait_hint_s(task.model, urgent)
-                waits += [hint] if hint is not None else []
-            blocked.append(entry)
-        for entry in blocked:
-            heapq.heappush(heap, entry)
-        return found
+            free = task.needs_no_call
+            lease = None if free else self._lease(task, full, waits)
+            if free or lease is not None:
+                heapq.heappop(heap)
+                if not heap:
+                    del shelves[_shelf(task)]
+                return task, lease
+        return None
+
+    @staticmethod
+    def _lease(task: Task, full: set[tuple[int, str]], waits: list[float]) -> Lease | None:
+        """Return leave for a call of a task, or note in how many seconds there may be room."""
+        room = (id(task.servers), task.model)
+        if room in full:
+            return None
+        urgent = _lane(task) is Lane.REQUESTS
+        lease = task.servers.acquire(task.model, urgent)
+        if lease is None:
+            full.add(room)
+            hint = task.servers.wait_hint_s(task.model, urgent)
+            waits += [hint] if hint is not None else []
+        return lease
 
     def reserve(self, lane: Lane) -> bool:
         """Let nothing of the other lane begin; return whether the queue is ours and nothing is worked on."""
@@ -339,18 +345,24 @@ class TaskQueue:
 
     def _discard(self, lane: Lane, partition: int) -> list[Task]:
         with self._condition:
-            gone = [entry[2] for entry in self._heaps[lane] if entry[2].partition == partition]
-            kept = [entry for entry in self._heaps[lane] if entry[2].partition != partition]
-            heapq.heapify(kept)
-            self._heaps[lane] = kept
-            return gone
+            waiting = self._entries(lane)
+            self._shelves[lane] = {}
+            for entry in waiting:  # sorted, so that each shelf is a heap
+                if entry[2].partition != partition:
+                    self._shelves[lane].setdefault(_shelf(entry[2]), []).append(entry)
+            return [entry[2] for entry in waiting if entry[2].partition == partition]
+
+    def _entries(self, lane: Lane) -> list[_Entry]:
+        """Return what waits, in its order."""
+        entries = itertools.chain.from_iterable(self._shelves[lane].values())
+        return sorted(entries, key=itemgetter(0, 1))
 
     def recall(self) -> list[BatchTask]:
         """Take back every waiting batch."""
         with self._condition:
-            waiting = [entry[2] for entry in sorted(self._heaps[Lane.BATCHES], key=itemgetter(0, 1))]
-            self._heaps[Lane.BATCHES] = []
-            return [task for task in waiting if isinstance(task, BatchTask)]
+            waiting = self._entries(Lane.BATCHES)
+            self._shelves[Lane.BATCHES] = {}
+            return [task for _, _, task in waiting if isinstance(task, BatchTask)]
 
     def wake(self) -> None:
         """Look again: a model's server came back."""
@@ -367,13 +379,14 @@ class TaskQueue:
         """Return how many batches could be taken now, but for want of room."""
         with self._condition:
             now = self._clock()
-            waiting = self._heaps[Lane.BATCHES]
-            return sum(due <= now and task.servers.may_call(task.model) for due, _, task in waiting)
+            heads = ((heap[0][2], heap) for heap in self._shelves[Lane.BATCHES].values())
+            callable_ = (heap for task, heap in heads if task.servers.may_call(task.model))
+            return sum(due <= now for heap in callable_ for due, _, _ in heap)
 
     def waiting(self) -> int:
         """Return how many batches wait, for whatever reason."""
         with self._condition:
-            return len(self._heaps[Lane.BATCHES])
+            return sum(map(len, self._shelves[Lane.BATCHES].values()))
 
     def working(self) -> list[BatchTask]:
         """Return the batches that caller threads have in hand."""
@@ -383,3 +396,8 @@ class TaskQueue:
 
 def _lane(task: Task) -> Lane:
     return Lane.BATCHES if isinstance(task, BatchTask) else Lane.REQUESTS
+
+
+def _shelf(task: Task) -> int:
+    """Return what tells a task's shelf: its run's context; a request has one of its own, it may be late."""
+    return id(task.context) if isinstance(task, BatchTask) else id(task)

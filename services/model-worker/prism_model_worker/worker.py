@@ -29,6 +29,7 @@ from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
 from prism.messages.fleet import HEARTBEAT_SECONDS
+from prism.messages.topics import MIB
 from prism.runs.catalogue import CatalogueRefused
 from prism.runs.job import JobRefused
 from prism.runs.table import RunsTable
@@ -55,6 +56,8 @@ log = get_logger(__name__)
 SPARE = 4
 # Batches in hand altogether, waiting ones included, as a multiple of those that could be worked on.
 MOST_IN_HAND = 4
+# And so many besides while all in hand have fewer bytes: the windows of runs whose servers are away.
+MOST_STUCK, MOST_STUCK_BYTES = 512, 16 * MIB
 # A worker whose model server is gone keeps its partitions this long, then leaves them to others.
 LEAVE_AFTER_S = 15.0
 STOP_DRAIN_S = 22.0
@@ -195,8 +198,18 @@ class Worker:
         backlog = sum(not self._quarantine.is_careful(task) for task in self._backlog)
         active = len(self._tasks.working()) + self._tasks.ready() + backlog
         most = self._calls.limit + SPARE
-        # What waits (for its time, for one of several models) is in memory too.
-        return min(most - active, MOST_IN_HAND * most - len(self._open))
+        return min(most - active, self._room(most))
+
+    def _room(self, most: int) -> int:
+        """Return how many more may be in hand, those that wait for their time or their server included.
+
+        In a partition the batches of runs whose servers are away lie before those of others: who is to reach
+        these has to take those. How many there can be is bounded by the runs' windows alone.
+        """
+        room = MOST_IN_HAND * most - len(self._open)
+        if room <= 0 and sum(task.size for task in self._open.values()) < MOST_STUCK_BYTES:
+            room += MOST_STUCK
+        return room
 
     def _take(self, record: Record) -> None:
         held = self._membership.holdings.get(record.partition)
@@ -218,6 +231,7 @@ class Worker:
             self._membership.holdings.finish(record.partition, held.epoch, record.offset)
         else:
             task = BatchTask.of(batch, context, record.partition, record.offset, held.epoch)
+            task.size = len(record.value or b"")
             task.span = call_spans.begun(record, batch, self._settings.consumer_group)
             self._open[task.place] = task
             self._backlog.append(task)

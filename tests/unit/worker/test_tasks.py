@@ -3,9 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prism.kafka.records import Record
 from prism.messages import BatchRow, RunState
@@ -175,6 +178,47 @@ def test_a_closed_gate_holds_up_its_model_alone(tasks: TaskQueue, servers: Serve
     assert next_of(tasks) is None
     servers.closed.clear()
     assert taken(tasks) is blocked
+
+
+@given(
+    put=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([0.0, 0.0, 1.0, 3.0])), max_size=30),
+    closed=st.sets(st.sampled_from("abc")),
+    step=st.sampled_from([0.0, 0.4]),
+)
+def test_the_first_goes_first_of_those_that_may_be_worked_on(
+    put: list[tuple[str, float]], closed: set[str], step: float
+) -> None:
+    """Whatever others wait for. `d` is a run that was cancelled, its server away."""
+    clock, servers = Clock(), Servers()
+    servers.closed = closed | {"d"}
+    tasks = TaskQueue(clock)
+    contexts = {name: context(name=name, servers=servers) for name in "abc"}
+    contexts["d"] = context(RunState.CANCELLED, name="d", servers=servers)
+    waiting: list[tuple[float, int, str, BatchTask]] = []
+    for number, (name, delay_s) in enumerate(put):
+        one = task(of=contexts[name], offset=number)
+        waiting.append((clock.now + delay_s, number, name, one))
+        tasks.put(one, delay_s)
+        clock.now += step
+    clock.now += 2
+    able = [entry for entry in sorted(waiting, key=itemgetter(0, 1)) if entry[2] not in closed]
+    assert tasks.ready() == sum(due <= clock.now and name != "d" for due, _, name, _ in able)
+    assert taken_now(tasks) == [one.offset for due, _, _, one in able if due <= clock.now]
+    clock.now += 10
+    servers.closed = set()
+    rest = {one.offset for due, _, _, one in waiting} - {one.offset for due, _, _, one in able}
+    late = [entry for entry in able if entry[0] > clock.now - 10]
+    assert set(taken_now(tasks)) == rest | {one.offset for _, _, _, one in late}
+    assert tasks.waiting() == 0
+
+
+def taken_now(tasks: TaskQueue) -> list[int]:
+    """Take all that may be worked on now; return their offsets in the order they came."""
+    found = []
+    while (one := next_of(tasks)) is not None:
+        assert isinstance(one, BatchTask)
+        found.append(one.offset)
+    return found
 
 
 def test_a_cancelled_runs_task_needs_no_server(tasks: TaskQueue, servers: Servers) -> None:
