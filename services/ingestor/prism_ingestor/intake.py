@@ -89,7 +89,7 @@ class _Origin(NamedTuple):
 
 @dataclass(slots=True)
 class _Parts:
-    """The chunks of one file that have come so far; `spare` are those that came twice."""
+    """The chunks of one file that have come so far; `spare`: those in whose place others have come."""
 
     first: _Origin
     headers: dict[str, str]
@@ -97,6 +97,19 @@ class _Parts:
     offsets: dict[int, int]
     last_at: float
     spare: list[int] = field(default_factory=list)
+
+    def begin_again(self, first: _Origin, headers: dict[str, str], total: int) -> None:
+        """Note a first chunk: who sends it begins, perhaps after a death and with other bytes."""
+        if total != self.total:
+            self.spare += self.offsets.values()
+            self.offsets = {}
+        self.first, self.headers, self.total = first, headers, total
+
+    def came(self, number: int, offset: int) -> None:
+        """Take in a chunk; the last of a number counts: what came before is of a sender that has died."""
+        if number in self.offsets:
+            self.spare.append(self.offsets[number])
+        self.offsets[number] = offset
 
 
 class IntakeReader:
@@ -240,7 +253,8 @@ class IntakeReader:
         origin = _Origin.of(record)
         key = (record.partition, record.key, run_id, headers.get(HEADER_FILE, ""))
         parts = self._parts.get(key)
-        if not run_id or not 1 <= number <= total <= MAX_PARTS or (parts and parts.total != total):
+        strange = parts is not None and parts.total != total and number != 1
+        if not run_id or not 1 <= number <= total <= MAX_PARTS or strange:
             refusal = IntakeRefused(
                 FileReason.BAD_HEADER,
                 "a chunk needs the headers run-id, part (from 1) and, the same in each, parts, in numbers",
@@ -249,8 +263,9 @@ class IntakeReader:
             return self._submission(origin, headers, source, None, refusal)
         if parts is None:
             parts = self._parts[key] = _Parts(origin, headers, total, {}, self._clock())
-        if parts.offsets.setdefault(number, record.offset) != record.offset:
-            parts.spare.append(record.offset)
+        elif number == 1:
+            parts.begin_again(origin, headers, total)
+        parts.came(number, record.offset)
         parts.last_at = self._clock()
         if len(parts.offsets) < parts.total:
             return None
@@ -273,7 +288,9 @@ class IntakeReader:
         return [*found, *(self._give_up_run(run_id, self._requested.pop(run_id)) for run_id in runs)]
 
     def _give_up_run(self, run_id: str, requested: Requested) -> Submission:
-        refusal = IntakeRefused(FileReason.INCOMPLETE_CHUNKS, f"{requested.missing()}: ask for the run again")
+        refusal = IntakeRefused(
+            FileReason.INCOMPLETE_CHUNKS, f"{requested.missing()}: ask for it again, under another run id"
+        )
         if requested.value is not None:
             requested.files |= dict.fromkeys(requested.awaited, _NOWHERE)
             return self.asked_for(run_id, requested, refusal)
@@ -283,7 +300,8 @@ class IntakeReader:
         missing = next(number for number in range(1, parts.total + 1) if number not in parts.offsets)
         refusal = IntakeRefused(
             FileReason.INCOMPLETE_CHUNKS,
-            f"{len(parts.offsets)} of {parts.total} chunks came, part {missing} did not: send the file again",
+            f"{len(parts.offsets)} of {parts.total} chunks came, part {missing} did not: "
+            "send the file again, under another run id",
         )
         return _with_spare(self._submission(parts.first, parts.headers, _joined(parts), None, refusal), parts)
 
@@ -294,7 +312,7 @@ class IntakeReader:
     def _needed(self, partition: int) -> Iterator[int]:
         for key, one in self._parts.items():
             if key[0] == partition:
-                yield min(one.offsets.values())
+                yield min([*one.offsets.values(), *one.spare])
         for requested in self._requested.values():
             yield from (offset for where, offset in requested.places if where == partition)
 

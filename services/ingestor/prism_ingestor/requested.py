@@ -97,7 +97,9 @@ def parse_request(value: bytes | None) -> RunRequest:
 def run_files(request: RunRequest, requested: Requested, job_ranges: RowRanges) -> list[RunFile]:
     """Return the files of a complete request. Raise RequestRefused."""
     return [
-        _run_file(one, requested.files.get(number), job_ranges) for number, one in enumerate(request.files, 1)
+        # What lies in the topic of a file that is named is of a sender that has died.
+        _run_file(one, requested.files.get(number) if one.uri is None else None, job_ranges)
+        for number, one in enumerate(request.files, 1)
     ]
 
 
@@ -109,7 +111,7 @@ def _run_file(one: RequestedFile, source: MessageSource | None, job_ranges: RowR
     return RunFile(
         label=clean_label(one.label),
         filename=one.filename,
-        source=UriSource(uri=one.uri, encoding=one.encoding) if source is None else source,
+        source=source if source is not None else UriSource(uri=one.uri or "", encoding=one.encoding),
         sha256=one.sha256,
         ranges=ranges,
     )

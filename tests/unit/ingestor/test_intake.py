@@ -221,10 +221,26 @@ def test_chunks_in_any_order_and_some_twice(tmp_path: Path, order: list[int], tw
     found = accepted(intake.part(order[-1], 5))
     sent.append(order[-1])
     assert found.files[0].source == MessageSource(
-        partition=3, offsets=[sent.index(number) for number in range(1, 6)]
+        partition=3, offsets=[len(sent) - 1 - sent[::-1].index(number) for number in range(1, 6)]
     )
     assert sorted(found.places) == [(3, offset) for offset in range(len(sent))]  # all can be committed
     assert intake.reader.needed_from(3) is None
+
+
+@pytest.mark.promise(7)
+@pytest.mark.parametrize("total", [3, 4, 5])
+def test_a_file_that_is_begun_again_is_the_second_one_alone(intake: Intake, total: int) -> None:
+    """A sender died after three of four chunks; the next one's file is another, under the same run id."""
+    for number in (1, 2, 3):
+        assert intake.part(number, 4, job="broken", content_encoding="gzip") is None
+    for number in range(1, total):
+        assert intake.part(number, total, job="feedback") is None
+        assert intake.reader.needed_from(3) == 0
+    found = accepted(intake.part(total, total, job="feedback"))
+    assert found.run_id == "big"
+    assert found.job_name == "feedback"
+    assert found.files[0].source == MessageSource(partition=3, offsets=list(range(3, 3 + total)))
+    assert sorted(found.places) == [(3, offset) for offset in range(3 + total)]
 
 
 def test_two_files_do_not_mix(intake: Intake) -> None:
@@ -256,8 +272,8 @@ def test_a_file_is_given_up_when_its_next_chunk_does_not_come(intake: Intake) ->
     assert found.refusal is not None
     assert "2 of 3 chunks came, part 2 did not" in found.refusal.detail
     assert found.files[0].filename == "big.csv"
-    assert found.files[0].source == MessageSource(partition=3, offsets=[0, 1])
-    assert found.places == ((3, 0), (3, 1), (3, 2))
+    assert found.files[0].source == MessageSource(partition=3, offsets=[0, 2])
+    assert sorted(found.places) == [(3, 0), (3, 1), (3, 2)]
     assert intake.reader.given_up() == []
     assert intake.reader.needed_from(3) is None
 

@@ -75,6 +75,21 @@ def test_nothing_is_made_before_the_last_file(intake: Intake) -> None:
     assert found.places == ((3, 0), (3, 1), (3, 3))
 
 
+def test_what_a_dead_sender_left_of_a_requested_run_is_no_part_of_the_next(intake: Intake) -> None:
+    """It had sent one file, and a chunk of the second; the next one names the first, and sends the other."""
+    assert intake.read(b"old", run_id="r", file="1") is None
+    assert intake.part(1, 3, run_id="r", file="2") is None
+    for number in (1, 2):
+        assert intake.part(number, 2, run_id="r", file="2") is None
+    found = accepted(ask(intake, request([file("one", uri="file:///d/one.csv"), file("two")])))
+    assert [one.source for one in found.files] == [
+        UriSource(uri="file:///d/one.csv"),
+        MessageSource(partition=3, offsets=[2, 3]),
+    ]
+    assert sorted(found.places) == [(3, offset) for offset in range(5)]
+    assert intake.reader.needed_from(3) is None
+
+
 def test_what_never_comes_is_given_up_and_said(intake: Intake) -> None:
     ask(intake, request([file("one"), file("two")]))
     intake.read(b"x", run_id="r", file="1")
