@@ -69,7 +69,7 @@ Each is named as its server knows it, and [`models.json`](models.md) may say whe
 | columns | per coded column one for each model, then `Error_` of each: `Topic_llama3.2`, \
 `Topic_qwen2.5`, …, `Error_llama3.2`, `Error_qwen2.5` | as with one model |
 | `Model_Name` | all of them: `llama3.2, qwen2.5` | the one that answered this row |
-| rows of the run | rows × models: these are counted, and held against `max_failed` | rows |
+| rows of the run | rows × models: these are counted while it runs | rows |
 
 **A model that is away** (its server is down, or has no such model) does not stop the others of a `fanout`:
 they go on with their rows, at once or after half a minute, and the output waits for the one that is missing,
@@ -79,7 +79,8 @@ the file's order, so within a window of batches the others wait too, until it is
 What follows is of `fanout`.
 
 - **A row of the output has failed if a model failed on it**: `Error` has the reason of the first one that
-  did, `Error_…` those of each; the other models' answers stand.
+  did, `Error_…` those of each; the other models' answers stand. Such rows are what `merge.max_failed` counts;
+  `any_success` wants one answer of any model.
 - `output.columns` and `merge.sort_by` take the names of the output: `Topic_llama3.2`.
 - Each model has its own rows of every file, under the file's label and the model's id in `models.json`, or
   its short name: `march.m1`, `march.qwen25`. So are part files called, failed rows

@@ -1,9 +1,10 @@
 """One output of one file: what it is made of, written under its temporary name."""
 
 import hashlib
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 from prism.tables import TableRefused
@@ -86,6 +87,20 @@ def write_output(order: OutputOrder, rows: RowReader) -> Written:
     side_by_side = order.shape if order.family is None else order.family.shape
     failed = content.failed if side_by_side is not None else None
     return Written(digest.hexdigest(), size, content.rows, failed)
+
+
+def failed_rows(file_ids: Sequence[int], family: Family | None, rows: RowReader) -> int:
+    """Return how many rows of an output of several models one of them at least has not answered.
+
+    `family`: as in OutputOrder. Constant memory. Raise NotCompleted.
+    """
+    if family is None:
+        ordinals = ((one.ordinal for one in rows.failures(file_id)) for file_id in file_ids)
+        return sum(1 for _ in groupby(heapq.merge(*ordinals)))
+    try:
+        return sum(line.failed for line in family.lines())
+    except (Mismatch, TableRefused, FileNotFoundError) as error:
+        raise NotCompleted(str(error)) from None
 
 
 class _Content:

@@ -13,6 +13,7 @@ next free name and the manifest says why. Announcements are repeated when their 
 they carry the same `ce_id`.
 """
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,14 +39,14 @@ from prism_merger.ledger import Ledger
 from prism_merger.manifest import write_failed_ranges, write_manifest
 from prism_merger.metrics import Metrics
 from prism_merger.outlet import Outlet
-from prism_merger.outputs import NotCompleted, completed_by, output_order, write_output
+from prism_merger.outputs import NotCompleted, completed_by, failed_rows, output_order, write_output
 from prism_merger.parts import PartsOrder, PartsWritten, remove_parts, write_parts
 from prism_merger.places import Places
 from prism_merger.plans import RunPlan, Unit
 from prism_merger.progress import published_files, seconds_of, timestamp
 from prism_merger.shelves import SchemeRefused, Shelf, free_mark, has_bytes, shelf_of
 from prism_merger.store import RowReader, Store
-from prism_merger.verdict import Verdict
+from prism_merger.verdict import Verdict, excess_of
 from prism_merger.volume import NameTaken
 from prism_merger.wholes import can_be_read_again, working_s
 
@@ -160,6 +161,7 @@ class Publisher:
         for file in run.files.values():
             yield from self.parts(run, file, last=not file.missing)
         try:
+            yield from self._judge(run, plan)
             for work in self._works(run, plan) if run.outcome is Outcome.PUBLISHED else ():
                 for form in plan.job.output.formats:
                     if not work.file.published(form):
@@ -170,6 +172,25 @@ class Publisher:
         if plan.job.error_handling.save_failed_ranges:
             yield lambda rows: write_failed_ranges(run, plan, rows, self._places_of(run))
             yield lambda rows: write_failed_rows(run, plan, rows, self._places_of(run))
+
+    def _judge(self, run: RunAccount, plan: RunPlan) -> Steps:
+        """Withhold what several models have, if too many rows of the output have failed with any of them."""
+        merge = plan.job.merge
+        if not plan.job.model.fans_out or merge.max_failed is None or run.outcome is not Outcome.PUBLISHED:
+            return
+        # Of a broken-off run `always` publishes whatever there is; what has a mark was judged in an earlier life.
+        if run.partial or any(one.outputs for one in run.files.values()):
+            return
+        failed = 0
+        for work in self._works(run, plan):
+            with contextlib.suppress(NotCompleted):  # said when it is written
+                found: int = yield partial(failed_rows, work.file_ids, work.family)
+                failed += found
+        parent = self._ledger.record(plan.record.parent) if plan.record.parent else None
+        answers = plan.record.rows if parent is None else parent.rows
+        excess = excess_of(merge, answers // len(plan.job.model.names), failed)
+        if excess is not None:
+            run.outcome, run.detail = Outcome.WITHHELD, excess
 
     def _works(self, run: RunAccount, plan: RunPlan) -> Iterator["_Work"]:
         """Yield what is to be published, file by file."""
@@ -388,6 +409,13 @@ class _Work:
     def where(self, form: str) -> str:
         """Return what a crash point calls it."""
         return f"{self.run.run_id}/{self.unit.label}/{form}"
+
+    @property
+    def file_ids(self) -> tuple[int, ...]:
+        """The files of the run's own that go into it."""
+        return tuple(
+            self.run.files[one.label].file_id for one in self.unit.files if one.label in self.run.files
+        )
 
     @property
     def rows(self) -> int | None:

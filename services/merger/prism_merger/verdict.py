@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prism.messages import Cursor, RowReason, RunRecord, RunState
+from prism.runs.job import Merge
 from prism_merger.accounts import Outcome, RunAccount
 from prism_merger.plans import RunPlan, fed_batches, is_broken_off
 
@@ -55,13 +56,16 @@ def _complete(run: RunAccount, plan: RunPlan, asked: bool, rows: int) -> Verdict
         return None
     if merge.condition == "any_success" and rows and run.failed == rows:
         return Verdict(Outcome.WITHHELD, "merge.condition is any_success, and no row has an answer")
-    if not merge.allows(rows, run.failed):
-        what = "answers" if plan.job.model.fans_out else "rows"
-        return Verdict(
-            Outcome.WITHHELD,
-            f"{run.failed} of {rows} {what} failed, merge.max_failed allows {merge.max_failed}",
-        )
-    return Verdict(Outcome.PUBLISHED)
+    # Of several models that do every row, rows are counted when their answers stand side by side.
+    excess = None if plan.job.model.fans_out else excess_of(merge, rows, run.failed)
+    return Verdict(Outcome.PUBLISHED) if excess is None else Verdict(Outcome.WITHHELD, excess)
+
+
+def excess_of(merge: Merge, rows: int, failed: int) -> str | None:
+    """Return why an output with so many failed rows is withheld; None if it is not."""
+    if merge.allows(rows, failed):
+        return None
+    return f"{failed} of {rows} rows failed, merge.max_failed allows {merge.max_failed}"
 
 
 def _broken_off(

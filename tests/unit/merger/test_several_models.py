@@ -210,7 +210,62 @@ def test_a_run_that_was_broken_off_has_the_rows_that_any_model_has(tmp_path: Pat
     assert rows_of(world.files()["r1_april.csv"]) == []
 
 
+ALLOWS = "rows failed, merge.max_failed allows"
+
+
+def judged(**merge: str) -> dict[str, Any]:
+    return {**JOB, "merge": merge}
+
+
+@pytest.mark.parametrize(
+    ("second", "most", "outcome"),
+    [
+        # Of 100 answers 8 failed, each in a row of its own: 8 of 50 rows.
+        ([3], "10%", Outcome.WITHHELD),
+        ([3], "16%", Outcome.PUBLISHED),
+        ([3], "7", Outcome.WITHHELD),
+        ([3], "8", Outcome.PUBLISHED),
+        # Of 100 answers 12 failed, two in each such row: 6 of 50 rows.
+        (FIRST_FAILED, "6", Outcome.PUBLISHED),
+        (FIRST_FAILED, "5", Outcome.WITHHELD),
+    ],
+)
+def test_max_failed_counts_rows_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: list[int], most: str, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SECOND_FAILED", second)
+    world = published(tmp_path, duo(judged(max_failed=most)))
+    assert world.run("r1").outcome is outcome
+    assert bool(world.outlet.announced) is (outcome is Outcome.PUBLISHED)
+    assert ("r1_april.csv" in world.files()) is (outcome is Outcome.PUBLISHED)
+    told = f"{2 * len({*FIRST_FAILED, *second})} of 50 {ALLOWS} {most}"
+    assert manifest(world)["detail"] == (None if outcome is Outcome.PUBLISHED else told)
+
+
+def test_any_success_wants_one_answer_of_any_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.SECOND_FAILED", range(ROWS))
+    world = published(tmp_path, duo(judged(condition="any_success")))
+    assert world.run("r1").outcome is Outcome.PUBLISHED
+
+
 # Retries
+
+
+@pytest.mark.parametrize(("most", "outcome"), [("4%", Outcome.PUBLISHED), ("1", Outcome.WITHHELD)])
+def test_a_retry_is_judged_by_the_rows_that_are_left_in_the_whole_output(
+    tmp_path: Path, most: str, outcome: Outcome
+) -> None:
+    """One model's failed rows are done again: the other's, which nobody asked for again, still count."""
+    world = published(tmp_path, duo(judged(max_failed=most)))
+    assert world.run("r1").outcome is Outcome.WITHHELD
+    end(world, "r1")
+    record, found = retry({"march.m1": FIRST_FAILED, "april.m1": FIRST_FAILED})
+    world.take_in(record.model_copy(update={"job": judged(max_failed=most)}))
+    world.merge(found, first_offset=100)
+    run = world.finish("r1.r1")
+    assert run.outcome is outcome
+    assert run.detail == (None if outcome is Outcome.PUBLISHED else f"2 of 50 {ALLOWS} 1")
+    assert ("r1_april.csv" in world.files()) is (outcome is Outcome.PUBLISHED)
 
 
 def retry(labels: dict[str, list[int]]) -> tuple[RunRecord, list[Result]]:
