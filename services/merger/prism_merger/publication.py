@@ -178,7 +178,7 @@ class Publisher:
         merge = plan.job.merge
         if not plan.job.model.fans_out or merge.max_failed is None or run.outcome is not Outcome.PUBLISHED:
             return
-        # Of a broken-off run `always` publishes whatever there is; what has a mark was judged in an earlier life.
+        # Of a broken-off run `always` publishes whatever there is; what has a mark was judged before.
         if run.partial or any(one.outputs for one in run.files.values()):
             return
         failed = 0

@@ -1,13 +1,14 @@
 """The frontier: whatever the order of finishing, nothing unfinished is committed away."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.kafka.commit_note import MAX_BYTES, CommitNote, Suspect
-from prism.kafka.frontier import MAX_SPAN, OffsetFrontier
+from prism.kafka.frontier import MAX_PIECES, MAX_SPAN, OffsetFrontier
 
 
 def test_nothing_taken_commits_where_it_began() -> None:
@@ -59,6 +60,43 @@ def test_there_is_room_for_a_span() -> None:
     assert frontier.has_room()
 
 
+@pytest.mark.promise(9)
+def test_one_that_waits_for_long_holds_up_none_behind_it() -> None:
+    """A batch whose model server is away, and a whole run that goes by behind it in the same partition."""
+    frontier = OffsetFrontier(0)
+    frontier.take(0)
+    stuck = {0, 5, 30_000}
+    for offset in range(1, 60_000):
+        assert frontier.has_room()
+        frontier.take(offset)
+        if offset - 5 not in stuck:
+            frontier.finish(offset - 5)
+    assert (frontier.committable, frontier.in_flight) == (0, 3 + 5)
+    note = CommitNote("t", "o", finished=tuple(frontier.finished_above()))
+    assert note.finished == ((1, 4), (6, 29_999), (30_001, 59_994))
+    assert CommitNote.decode(note.encode(0), 0) == note
+    assert len(frontier._order) < 2 * MAX_SPAN, "what is finished is forgotten"
+    for offset in (5, 30_000, *range(59_995, 60_000), 0):
+        frontier.finish(offset)
+    assert (frontier.committable, frontier.finished_above()) == (60_000, [])
+
+
+def test_beyond_a_span_there_is_room_for_so_many_pieces() -> None:
+    """However it goes on from there, they fit into the metadata."""
+    frontier = OffsetFrontier(0)
+    offset = 0
+    while frontier.has_room() and offset < 2 * 3_001 * MAX_PIECES:
+        frontier.take(offset)
+        if offset % 3_001:
+            frontier.finish(offset)
+        offset += 1
+    assert MAX_PIECES / 2 <= frontier.in_flight <= MAX_PIECES
+    poisoned = Suspect(0, 199, 99, tuple(range(200)))
+    note = CommitNote("A" * 22, "b" * 12, 99, 2**62, poisoned, tuple(frontier.finished_above()))
+    assert len(note.finished) <= MAX_PIECES
+    assert CommitNote.decode(note.encode(0), 0) == note
+
+
 def test_what_a_former_owner_finished_above_is_not_taken_again() -> None:
     frontier = OffsetFrontier(10, [(11, 12), (20, 20)])
     assert frontier.take(10)
@@ -68,6 +106,32 @@ def test_what_a_former_owner_finished_above_is_not_taken_again() -> None:
     assert frontier.committable == 12
     assert not frontier.take(12)
     assert frontier.committable == 13
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 8)), max_size=80),
+    inherited=st.lists(st.integers(0, 200), unique=True, max_size=40),
+)
+def test_it_says_what_a_list_of_all_offsets_says(steps: list[tuple[int, int]], inherited: list[int]) -> None:
+    """Take the next offset, a few further on, then finish one of those in hand, if there are so many."""
+    frontier = OffsetFrontier(0, [(one, one) for one in sorted(inherited)])
+    taken: dict[int, bool] = {}
+    for gap, which in steps:
+        offset = max(taken, default=-1) + gap
+        taken[offset] = offset in inherited
+        assert frontier.take(offset) is not taken[offset]
+        in_hand = [one for one, done in taken.items() if not done]
+        if which < len(in_hand):
+            taken[in_hand[which]] = True
+            frontier.finish(in_hand[which])
+        position = offset + 1
+        committable = next((one for one, done in taken.items() if not done), position)
+        above = {one for one, done in taken.items() if done and one > committable}
+        above |= {one for one in inherited if one >= position}
+        assert (frontier.committable, frontier.position) == (committable, position)
+        assert frontier.in_flight == sum(not done for done in taken.values())
+        assert all(before[1] + 1 < after[0] for before, after in pairwise(frontier._above)), "few pieces"
+        assert {one for first, last in frontier.finished_above() for one in range(first, last + 1)} == above
 
 
 @st.composite
