@@ -87,6 +87,12 @@ def test_a_broker_that_is_not_there_is_away() -> None:
         first_contact(nobody, 1.0)
 
 
+def test_tls_at_a_plain_port_says_which_setting_to_look_at(shared_broker: str) -> None:
+    kafka = KafkaSettings(shared_broker, "test", {"log_level": "0", "security.protocol": "SSL"})
+    with pytest.raises(BrokerAway, match=r"PLAINTEXT.*; does it speak TLS there\? KAFKA_SECURITY_PROTOCOL$"):
+        first_contact(kafka, 1.0)
+
+
 def test_the_cluster_has_a_name(kafka: KafkaSettings) -> None:
     assert first_contact(kafka, 10.0) == first_contact(kafka, 10.0) != ""
 

@@ -218,4 +218,6 @@ def first_contact(
 def _no_answer(bootstrap: str, error: KafkaError, watch: ErrorWatch) -> str:
     # A plain client at a TLS port is hung up on, and told nothing.
     cause = watch.refusal or watch.trouble or f"{error.str()}; does it want TLS? KAFKA_SECURITY_PROTOCOL"
+    # A TLS client at a plain port is hung up on, as by a broker that stops: librdkafka guesses.
+    cause += "; does it speak TLS there? KAFKA_SECURITY_PROTOCOL" if "PLAINTEXT" in cause else ""
     return f"no Kafka broker answers at {bootstrap}: {cause}"

@@ -34,7 +34,7 @@ _HANDSHAKES = (
     (re.compile("certificate has expired|not yet valid"), "renew the broker's certificate, or set the clock"),
     (re.compile("(hostname|IP address) mismatch"), "name the broker as its certificate does"),
     (re.compile("certificate verify failed"), "name its authority's file: KAFKA_SSL_CA_LOCATION"),
-    (re.compile("Disconnected|wrong version"), "does it speak TLS there? KAFKA_SECURITY_PROTOCOL"),
+    (re.compile("wrong version"), "does it speak TLS there? KAFKA_SECURITY_PROTOCOL"),
 )
 # A broker that refuses a certificate says so after the handshake: to librdkafka the connection broke.
 _ALERT = re.compile("alert (certificate|bad certificate|unknown ca|handshake failure)")

@@ -41,7 +41,7 @@ def test_what_is_not_allowed_says_what_to_grant(code: int) -> None:
         (UNKNOWN, "name its authority's file: KAFKA_SSL_CA_LOCATION"),
         (_SSL + "certificate verify failed: IP address mismatch", "name the broker as its certificate does"),
         (
-            "127.0.0.1:9092: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?",
+            _SSL.replace("0A000086", "0A00010B") + "wrong version number",
             "does it speak TLS there? KAFKA_SECURITY_PROTOCOL",
         ),
     ],
@@ -65,9 +65,38 @@ def test_a_certificate_that_is_not_taken_is_no_outage(alert: str) -> None:
     assert "0A00045C" not in told
 
 
-def test_a_wrong_password_names_the_settings_and_not_the_password() -> None:
-    told = str(refused("x", KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: …")))
-    assert "KAFKA_SASL_PASSWORD" in told
+# That no password is told is shown where there is one: tests/integration/test_security.py.
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    ],
+)
+def test_a_login_that_is_not_taken_says_why_and_names_the_settings(code: int) -> None:
+    why = (
+        "sasl_ssl://b:1/bootstrap: SASL authentication error: Authentication failed during authentication "
+        "due to invalid credentials with SASL mechanism SCRAM-SHA-512"
+    )
+    told = refused(
+        "x", KafkaError(code, f"{why} (after 321ms in state AUTH_REQ, 5 identical error(s) suppressed)")
+    )
+    assert str(told) == (
+        f"the broker does not take our credentials ({why}); "
+        "correct KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD or KAFKA_SASL_MECHANISM"
+    )
+
+
+def test_a_handshake_that_breaks_off_may_be_a_broker_that_stops() -> None:
+    """So says librdkafka of a plain port; `first_contact` tells the advice once nobody has answered."""
+    text = (
+        "ssl://b:1/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: "
+        "connecting to a PLAINTEXT broker listener? (after 3ms in state SSL_HANDSHAKE)"
+    )
+    error = KafkaError(KafkaError._TRANSPORT, text)
+    assert refused("x", error) is None
+    assert type(failure("x", error)) is BrokerAway
 
 
 @pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR])
