@@ -160,7 +160,10 @@ class Desk:
             told = json.loads((self.data_dir / "fleet.json").read_text())
         except OSError:
             return []
-        children = psutil.Process(int(told["pid"])).children(recursive=True)
+        try:
+            children = psutil.Process(int(told["pid"])).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
         return [*(one.pid for one in children), int(told["pid"])]
 
     def kill_everything(self) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -45,11 +44,10 @@ def test_every_command_is_listed(tmp_path: Path) -> None:
     ids=lambda words: words[0],
 )
 def test_a_broker_that_is_not_there_is_exit_4_at_once(tmp_path: Path, words: list[str]) -> None:
-    started = time.monotonic()
     done = prism(*words, "--bootstrap", "127.0.0.1:9", folder=tmp_path)
     assert done.returncode == 4
-    assert "127.0.0.1:9" in one_line(done)
-    assert time.monotonic() - started < 5.0
+    # So says whoever has knocked at the port; a Kafka client knocks for five seconds, and says it otherwise.
+    assert "no Kafka broker answers at 127.0.0.1:9 (from --bootstrap)" in one_line(done)
 
 
 def test_something_else_than_a_broker_is_exit_4(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.acceptance.conftest import MODEL
+from tests.acceptance.conftest import MODEL, await_true
 from tests.acceptance.jobs import Desk, job, table
 
 ROWS = 60
@@ -100,6 +100,7 @@ def test_the_output_waits_for_prism_merge_where_the_job_says_so(desk: Desk) -> N
     words = ("--data-dir", str(desk.data_dir), "--run-id", "held", "--detach")
     assert made.run(*words).returncode == 0
     desk.await_done("held", 20)
+    await_true(lambda: "prism merge held" in str(desk.status("held")), "it says what it waits for")
     assert not desk.output("held", "t").exists()
     done = desk.prism("merge", "held")
     assert done.returncode == 0, done.stderr

@@ -90,7 +90,8 @@ def test_pause_everything_restarted_resume(desks: Maker) -> None:
 def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
     """One that is killed, and one that is interrupted and says how to come back."""
     desk = desks(t=table(2000))
-    desk.control(latency_ms=100.0, slots=2)
+    # Longer than three commands take that start on a busy machine.
+    desk.control(latency_ms=300.0, slots=2)
     killed = desk.begin("--run-id", "r1", "--workers", "3")
     desk.await_done("r1", 5)
     killed.kill()

@@ -29,7 +29,8 @@ class Terminal:
             start_new_session=True,
         )  # fmt: skip
         self._seen = bytearray()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         while True:
@@ -49,9 +50,12 @@ class Terminal:
         await_true(lambda: text in self.text(here), f"{text!r} after {keys!r}: {self.text(here)[-1500:]}")
 
     def end(self, timeout_s: float = 120.0) -> int:
-        """Wait for the end; return the exit code."""
+        """Wait for the end, until all is seen that was drawn; return the exit code."""
         code = self.process.wait(timeout_s)
         assert termios.tcgetattr(self._slave) == self._modes, "the terminal is as it was"
+        os.close(self._slave)  # nobody else has it open: the reader comes to its end
+        self._reader.join(60)
+        assert not self._reader.is_alive()
         return code
 
 

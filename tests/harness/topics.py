@@ -47,13 +47,21 @@ class _Reader:
                 "log_level": 0,
             }
         )
-        known: Any = self._consumer.list_topics(topic, 10).topics[topic].partitions
-        self._partitions = [TopicPartition(topic, one, 0) for one in known]
-        self._next = {one.partition: 0 for one in self._partitions}
+        self._topic = topic
+        self._partitions: list[TopicPartition] = []
+        self._next: dict[int, int] = {}
         self._seen: list[Record] = []
+
+    def _find(self) -> None:
+        """Begin with the topic once the broker knows of it: one that was just made has nothing yet."""
+        known: Any = self._consumer.list_topics(self._topic, 10).topics[self._topic].partitions
+        self._partitions = [TopicPartition(self._topic, one, 0) for one in known]
+        self._next = {one.partition: 0 for one in self._partitions}
         self._consumer.assign(self._partitions)
 
     def records(self) -> list[Record]:
+        if not self._partitions:
+            self._find()
         ends = self._ends()
         deadline = time.monotonic() + _READ_S
         self._read()

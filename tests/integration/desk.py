@@ -33,9 +33,9 @@ def expected_rows(count: int, text: str = "text") -> list[list[str]]:
 class Desk:
     """A stage with one active ingestor that no test may disturb."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, **environ: str) -> None:
         self.stage = stage
-        self.ingestor = stage.ingestor()
+        self.ingestor = stage.ingestor(active=True, **environ)
 
     def drop(self, value: bytes, key: str = "march", run_id: str | None = None, **headers: str) -> str:
         """Send a file as kcat does; return its run id."""

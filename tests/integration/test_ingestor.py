@@ -151,7 +151,7 @@ def test_the_same_file_under_the_same_id_is_the_same_run(desk: Desk) -> None:
     desk.drop(csv_of(4), run_id=run_id)
     marker = desk.drop(csv_of(2))
     desk.fed(marker, 1)
-    assert [one.state for one in desk.stage.states(run_id)] == [RunState.ACCEPTED, RunState.RUNNING]
+    assert _accepted(desk, run_id) == 1
     assert len(desk.fed(run_id, 2)) == 2
     desk.drop(csv_of(5), run_id=run_id)
     (letter,) = await_value(
@@ -164,9 +164,16 @@ def test_the_same_file_under_the_same_id_is_the_same_run(desk: Desk) -> None:
     )
     assert letter.headers["prism_reason"] == "run_id_taken"
     assert letter.value == csv_of(5)
-    assert [one.state for one in desk.stage.states(run_id)] == [RunState.ACCEPTED, RunState.RUNNING]
+    assert _accepted(desk, run_id) == 1
     desk.complete(run_id)
     desk.complete(marker)
+
+
+def _accepted(desk: Desk, run_id: str) -> int:
+    """How often a run began: of one that goes on there may be more records, such as why it stalls."""
+    states = [one.state for one in desk.stage.states(run_id)]
+    assert set(states) <= {RunState.ACCEPTED, RunState.RUNNING}
+    return states.count(RunState.ACCEPTED)
 
 
 # Feeding

@@ -7,7 +7,6 @@ import uuid
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from prism.kafka.admin import (
     committed_offsets,
@@ -24,6 +23,7 @@ from prism.kafka.frontier import MAX_SPAN, OffsetFrontier
 from prism.kafka.records import Record
 from prism.kafka.table import TableReader
 from prism.messages import Topics
+from prism.messages.topics import TopicSpec
 from tests.integration.stage import await_value
 
 
@@ -45,9 +45,7 @@ def topic(admin: AdminClient) -> str:
 
 
 def make(admin: AdminClient, name: str, partitions: int = 2, **config: str) -> None:
-    for future in admin.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
-        future.result(10)
-    await_value(lambda: partition_count(admin, name) == partitions, name)
+    assert ensure_topics(admin, [TopicSpec(name, partitions, config)], partitions) == [name]
 
 
 def put(kafka: KafkaSettings, topic: str, *keys: str, partition: int = 0) -> None:

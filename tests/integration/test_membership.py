@@ -4,11 +4,11 @@ import time
 import uuid
 
 import pytest
-from confluent_kafka.cimpl import NewTopic
 
-from prism.kafka.admin import partition_count, topic_id
+from prism.kafka.admin import ensure_topics, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.records import Record
+from prism.messages.topics import TopicSpec
 from prism_model_worker import membership
 from prism_model_worker.membership import Hooks, Membership
 from tests.integration.stage import await_value
@@ -23,12 +23,11 @@ def member(shared_broker: str, monkeypatch: pytest.MonkeyPatch) -> Membership:
     monkeypatch.setattr(membership, "PAUSE_AFTER_S", 0.0)
     kafka = KafkaSettings(shared_broker, "test", {"log_level": "0"})
     admin, topic = kafka.admin(), f"m{uuid.uuid4().hex[:8]}"
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(10)
-    await_value(lambda: partition_count(admin, topic) == 1, topic)
+    ensure_topics(admin, [TopicSpec(topic, 1, {})], 1)
     producer = kafka.producer(ErrorWatch())
     for number in range(100):
         producer.produce(topic, str(number).encode())
-    producer.flush(10)
+    assert producer.flush(10) == 0
     hooks = Hooks(drain=lambda _: None, lost=lambda _: None, topic_id=lambda: topic_id(admin, topic))
     return Membership(kafka, topic, topic, "session", span=lambda: 1000, hooks=hooks, clock=time.monotonic)
 

@@ -60,6 +60,12 @@ def undisturbed(record: RunRecord, label: str = "march") -> list[Result]:
     return [result(record, sequence, label=label) for sequence in range(file.batches)]
 
 
+def twice(results: list[Result], some: int, seed: int) -> list[Result]:
+    """Return results in disorder, the first of them twice; the run is complete with the very last."""
+    *others, last = results
+    return [*shuffled(others + results[:some], seed), last]
+
+
 def lines_of(content: bytes) -> int:
     import csv
     import io
@@ -79,7 +85,7 @@ def test_results_of_several_runs_out_of_order_and_twice(fleet: Fleet) -> None:
     fleet.put_run(first)
     process = fleet.merger()
     results = undisturbed(first) + undisturbed(first, "april")
-    fleet.put_results(shuffled(results + results[:9], 1))
+    fleet.put_results(twice(results, 9, 1))
     fleet.put_results([b"{not a result", *shuffled(undisturbed(second), 2)], partition=1)
     # The run's record comes after its results are there: the merger looks before it refuses.
     fleet.put_run(second)
@@ -89,8 +95,7 @@ def test_results_of_several_runs_out_of_order_and_twice(fleet: Fleet) -> None:
     assert {one.label for one in done.outputs} == {"march", "april"}
     assert lines_of(fleet.output("a")) == lines_of(fleet.output("a", "april")) == 230
     assert fleet.manifest("a")["rows"] == {"in": 460, "ok": done.rows_ok, "failed": done.rows_failed}
-    status, answer = fleet.ready()
-    assert (status, answer["status"]) == (200, "ready")
+    await_true(lambda: fleet.ready() == (200, {"status": "ready"}), "ready", fleet.log)
     process.terminate()
     assert process.wait(20) == 0
 
@@ -102,6 +107,7 @@ def test_a_result_of_an_unknown_run_is_a_dead_letter_and_stops_nothing(fleet: Fl
     fleet.put_results([b"\xff", *stranger, *undisturbed(record)])
     fleet.merger()
     fleet.await_state("a", MergeState.PUBLISHED)
+    await_true(lambda: len(fleet.records(fleet.topics.dead_letter)) >= 3, "three letters", fleet.log)
     dead = fleet.records(fleet.topics.dead_letter)
     assert [one.headers["prism_reason"] for one in dead] == ["not_parsed", "unknown_run", "unknown_run"]
     assert dead[0].value == b"\xff"
@@ -117,7 +123,9 @@ def reference(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> dict[
         fleet.put_results(undisturbed(record))
         fleet.merger()
         fleet.await_state("a", MergeState.PUBLISHED)
-        return fleet.visible()
+        visible = fleet.visible()
+        assert len(visible) == 5, "the output and its four parts"
+        return visible
     finally:
         fleet.close()
 
@@ -132,7 +140,7 @@ def test_killed_at_each_point_the_output_is_the_same(
     record = run_record("a", rows=95, job=JOB)
     fleet.put_run(record)
     results = undisturbed(record)
-    fleet.put_results(shuffled(results + results[:3], 3))
+    fleet.put_results(twice(results, 3, 3))
     reports = str(point == "merger.after_reports_written")
     killed = fleet.merger(PRISM_CRASH_AT=point, PRISM_MERGER_REPORTS=reports)
     assert killed.wait(DEADLINE_S) == -signal.SIGKILL
@@ -211,9 +219,15 @@ def test_a_lost_volume_is_rebuilt_and_published_runs_are_left_alone(fleet: Fleet
     fleet.put_run(old.model_copy(update={"state": RunState.COMPLETED_WITH_FAILURES, "epoch": 2}))
     inodes = {one.name: one.stat().st_ino for one in (fleet.data_dir / "output").iterdir()}
     shutil.rmtree(fleet.data_dir / "merger-0")
+
+    def told_of_told() -> int:
+        return sum(one.key == "told" for one in fleet.records(fleet.topics.progress))
+
+    told_before = told_of_told()
     fleet.merger()
     fleet.put_results(undisturbed(going)[5:], partition=1)
     fleet.await_state("going", MergeState.PUBLISHED)
+    await_true(lambda: told_of_told() > told_before, "the new one to tell of it", fleet.log)
     after = fleet.await_state("told", MergeState.PUBLISHED)
     assert lines_of(fleet.output("going")) == 95
     assert after.model_dump(
@@ -310,7 +324,7 @@ def test_a_second_copy_waits_until_the_first_is_gone(fleet: Fleet) -> None:
     second = fleet.merger()
     await_true(lambda: "another merger" in str(fleet.ready()[1].get("reason")), "second waits", fleet.log)
     first.send_signal(signal.SIGSTOP)
-    assert fleet.ready()[0] == 503
+    await_true(lambda: fleet.ready()[0] == 503, "the second to wait for one that stands still", fleet.log)
     first.kill()
     await_true(lambda: fleet.ready()[0] == 200, "second takes over", fleet.log)
     fleet.put_results(undisturbed(record))
@@ -373,7 +387,7 @@ def test_a_killed_workers_calls_are_counted_once(fleet: Fleet) -> None:
     assert fleet.await_state("a", MergeState.PUBLISHED).extra_calls == 4
     assert fleet.manifest("a")["extra_calls"] == 4
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(20) == 0
     # Files to look at go on after a kill, and the last figures are in before a stop.
     assert fleet.workers("a") == {1: ("s1", "failed"), 2: ("s2", "completed"), 3: ("s2", "completed")}
     text = (fleet.data_dir / "logs" / "a" / "run_a.log").read_text()

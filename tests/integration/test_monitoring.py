@@ -129,15 +129,26 @@ def test_every_rule_is_evaluated_and_nothing_fires_on_a_healthy_fleet(watched: W
     assert {rule["name"] for rule in told if rule["type"] == "alerting"} == {
         rule["alert"] for rule in alerts()
     }
-    assert not [rule for rule in told if rule["health"] != "ok"], "every rule was evaluated without an error"
+    assert not [rule for rule in told if rule["health"] not in ("ok", "unknown")], "a rule has an error"
+    await_true(lambda: unknown_rules(watched) == [], 40.0, lambda: f"not evaluated: {unknown_rules(watched)}")
     firing = [one["metric"]["alertname"] for one in watched.prometheus.query('ALERTS{alertstate="firing"}')]
     assert firing == []
 
 
+def unknown_rules(watched: Watched) -> list[str]:
+    """Return the rules whose turn has not come yet."""
+    told = [rule for group in watched.prometheus.get("rules")["groups"] for rule in group["rules"]]
+    return [rule["name"] for rule in told if rule["health"] == "unknown"]
+
+
 def test_what_is_asked_only_in_need_is_valid_too(watched: Watched) -> None:
     watched.prometheus.query(STARTS)
-    runs = watched.prometheus.get("label/run_id/values", **{"match[]": "prism_ingestor_run_input_rows"})
-    assert LONG_RUN in runs, "the dashboard of one run offers the runs that are under way"
+
+    def runs() -> list[str]:
+        match = {"match[]": "prism_ingestor_run_input_rows"}
+        return list(watched.prometheus.get("label/run_id/values", **match))
+
+    await_true(lambda: LONG_RUN in runs(), 40.0, "a dashboard offers the runs that are under way")
 
 
 @pytest.mark.parametrize("kind", JOBS.values())
@@ -156,10 +167,10 @@ def test_the_metrics_count_what_the_fleet_did(watched: Watched) -> None:
         'sum(prism_merger_dead_letters_total{reason="not_parsed"})': 2,
         'sum(prism_ingestor_runs_total{state="completed_with_failures"})': 1,
         "max(prism_merger_replicas)": 1,
+        # Row 97 of the short run has no message.
+        'count(sum(prism_merger_rows_total{reason="empty_message"}) >= 1)': 1,
     }
     watched.await_counts(expected)
-    empty = watched.prometheus.query('sum(prism_merger_rows_total{reason="empty_message"}) >= 1')
-    assert empty, "row 97 of the short run has no message"
 
 
 @pytest.mark.promise(10)

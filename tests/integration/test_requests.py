@@ -18,7 +18,7 @@ from prism.kafka.admin import ensure_topics
 from prism.kafka.records import Record
 from prism.messages.topics import TopicSpec
 from tests.harness.model_server import ModelControl
-from tests.integration.stage import Service, Stage, await_value
+from tests.integration.stage import SHORT_SESSION, Service, Stage, await_value
 
 WHO = "user@example.com"
 
@@ -192,6 +192,9 @@ def test_another_users_request_is_left_alone(stage: Stage, model: ModelControl) 
     stage.put(stage.requests, b'{"user_email": "someone@else.org", "prompt": "Hello?"}', "a")
     ask(stage, "mine", prompt="Hello?")
     assert reply(stage, stage.text_replies)["key"] == "mine"
+    (letter,) = stage.dead_letters(1)
+    assert letter.headers["prism_detail"] == "other_user_email"
+    assert len(stage.seen(stage.text_replies)) == 1
 
 
 def test_requests_go_before_batches(stage: Stage, model: ModelControl) -> None:
@@ -201,14 +204,16 @@ def test_requests_go_before_batches(stage: Stage, model: ModelControl) -> None:
     stage.put_batches([["I love it"]] * 40, partition=0)
     stage.results(2)
     ask(stage, prompt="And me?")
-    reply(stage, stage.text_replies)
-    assert len(stage.seen(stage.topics.results)) < 20
+    (answered,) = replies(stage, stage.text_replies, 1)
+    before = [one for one in stage.seen(stage.topics.results) if one.timestamp_ms < answered.timestamp_ms]
+    assert len(before) < 20
 
 
 @pytest.mark.promise(5)
 def test_a_kill_loses_no_reply_and_repeats_it_under_the_same_id(stage: Stage, model: ModelControl) -> None:
     model.set(latency_ms=100)
-    victim = stage.worker(model.url, PRISM_WORKER_ID="one", CONCURRENT_REQUESTS="4")
+    short: dict[str, str] = {"PRISM_WORKER_ID": "one", "CONCURRENT_REQUESTS": "4", **SHORT_SESSION}
+    victim = stage.worker(model.url, ready=True, **short)
     for number in range(60):
         ask(stage, f"k{number}", prompt=f"Question {number}?")
     replies(stage, stage.text_replies, 10)
@@ -303,7 +308,9 @@ def test_a_request_that_kills_each_worker_is_found(stage: Stage, model: ModelCon
         stage.put(stage.requests, json.dumps({"user_email": WHO, "prompt": prompt}).encode(), f"k{number}")
 
     def next_worker() -> Service:
-        return stage.worker(model.url, ready=False, PRISM_CRASH_AT="worker.before_call~nightshade")
+        return stage.worker(
+            model.url, ready=False, PRISM_CRASH_AT="worker.before_call~nightshade", **SHORT_SESSION
+        )
 
     def answered() -> dict[str, dict[str, Any]]:
         records = [json.loads(one.value or b"") for one in stage.seen(stage.text_replies)]

@@ -11,11 +11,11 @@ from prism.kafka.admin import delete_below, topic_ends
 from prism.messages import MergeState, RunState
 from prism.runs.credit import MIN_WINDOW
 from tests.integration.desk import Desk, csv_of, expected_rows, parquet_of, rows_of
-from tests.integration.stage import PARTITIONS, Stage, await_value
+from tests.integration.stage import PARTITIONS, SHORT_SESSION, Stage, await_value
 
 
-def unmerged(stage: Stage, count: int) -> Desk:
-    desk = Desk(stage)
+def unmerged(stage: Stage, count: int, **environ: str) -> Desk:
+    desk = Desk(stage, **environ)
     desk.drop(csv_of(2 * count), run_id="r")
     desk.fed("r", min(count, MIN_WINDOW))
     return desk
@@ -59,7 +59,7 @@ def test_what_waits_for_a_worker_is_not_fed_again(stage: Stage) -> None:
 @pytest.mark.promise(6)
 def test_a_stand_by_takes_over_and_feeds_on_without_repeating(stage: Stage) -> None:
     """A converted source: the second one makes the same CSV of it, and goes on at the first one's offsets."""
-    desk = Desk(stage)
+    desk = Desk(stage, **SHORT_SESSION)
     desk.drop(parquet_of(800), run_id="r", filename="march.parquet")
     desk.fed("r", MIN_WINDOW)
     second = stage.ingestor(active=False)
@@ -68,7 +68,7 @@ def test_a_stand_by_takes_over_and_feeds_on_without_repeating(stage: Stage) -> N
     desk.fed("r", MIN_WINDOW + 30)
     assert second.lines("active") == []
     desk.ingestor.kill()
-    await_value(lambda: second.lines("active"), "the stand-by to take over", 15)
+    await_value(lambda: second.lines("active"), "the stand-by to take over")
     stage.put_progress("r", 50, label="march")
     batches = desk.fed("r", MIN_WINDOW + 50)
     assert [batch.sequence for batch in batches] == list(range(MIN_WINDOW + 50))
@@ -79,11 +79,11 @@ def test_a_stand_by_takes_over_and_feeds_on_without_repeating(stage: Stage) -> N
 
 @pytest.mark.promise(6)
 def test_an_ingestor_that_was_stopped_changes_nothing(stage: Stage) -> None:
-    desk = unmerged(stage, 400)
+    desk = unmerged(stage, 400, **SHORT_SESSION)
     second = stage.ingestor(active=False)
     second.await_ready()
     os.kill(desk.ingestor.process.pid, signal.SIGSTOP)
-    await_value(lambda: second.lines("active"), "the stand-by to take over", 15)
+    await_value(lambda: second.lines("active"), "the stand-by to take over")
     stage.put_progress("r", 20, label="march")
     desk.fed("r", MIN_WINDOW + 20)
     os.kill(desk.ingestor.process.pid, signal.SIGCONT)

@@ -16,7 +16,7 @@ import pytest
 from prism.messages import RunState
 from tests.harness.model_server import ModelControl
 from tests.harness.traces import Collector, SeenSpan, tree
-from tests.integration.stage import MODEL, Stage, await_value
+from tests.integration.stage import MODEL, SHORT_SESSION, Stage, await_value
 
 TRACE_ID, SENDERS_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENDER = f"00-{TRACE_ID}-{SENDERS_SPAN}-01"
@@ -204,8 +204,9 @@ def test_a_takeover_goes_on_in_the_same_trace(traced: Traced) -> None:
     stage, trace_id, run_id = traced.stage, uuid.uuid4().hex, traced.new_name()
     assert traced.services[0].terminate() == 0
     dying = stage.service(
-        "prism_ingestor", "dying", PRISM_CRASH_AT="ingestor.after_run_written", **traced.collector.environ
-    )
+        "prism_ingestor", "dying", PRISM_CRASH_AT="ingestor.after_run_written", **SHORT_SESSION,
+        **traced.collector.environ,
+    )  # fmt: skip
     dying.await_ready()
     sender = f"traceparent=00-{trace_id}-{SENDERS_SPAN}-01"
     stage.kcat(stage.topics.intake, CSV.encode(), "-H", "job=traced", "-H", f"run-id={run_id}", "-H", sender)

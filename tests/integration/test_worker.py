@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from prism.kafka.admin import topic_id
+from prism.kafka.admin import ensure_topics, topic_id
 from prism.kafka.clients import ErrorWatch
 from prism.kafka.commit_note import CAREFUL_AFTER, CommitNote
 from prism.messages import Batch, BatchRow, Heartbeat, Result, RunState, WorkerState
+from prism.messages.topics import TopicSpec
 from prism.runs.credit import MIN_WINDOW
 from prism_embedded.model_server import EmbeddedModelServer
 from prism_embedded.model_state import Behaviour
 from tests.harness.model_server import ModelControl
-from tests.integration.stage import MODEL, PARTITIONS, Service, Stage, await_value
+from tests.integration.stage import MODEL, PARTITIONS, SHORT_SESSION, Service, Stage, await_value
 
 GOOD = "This is great, I love it."
 
@@ -80,7 +81,7 @@ def test_each_batch_is_answered_once_and_a_stop_gives_everything_back(
     share = next(beat for beat in heartbeats(stage) if beat.rows_processed == 72).runs["r"]
     assert (share.rows, share.failed, share.calls) == (72, 0, sum(one.usage.calls for one in results))
     assert share.tokens == sum(one.usage.prompt_tokens + one.usage.completion_tokens for one in results)
-    assert worker.ready()[1] == {"status": "ready", "topic": stage.requests}
+    assert worker.await_ready() == {"status": "ready", "topic": stage.requests}
 
     assert worker.terminate() == 0
     assert heartbeats(stage)[-1].state is WorkerState.STOPPED
@@ -128,6 +129,24 @@ def test_garbage_goes_to_the_dead_letters_and_stops_nothing(stage: Stage, model:
 
 
 @pytest.mark.promise(9)
+def test_without_the_topics_of_requests_batches_are_done_and_they_are_looked_for(
+    stage: Stage, model: ModelControl
+) -> None:
+    worker = stage.worker(model.url, PRISM_CREATE_TOPICS="false")
+    off = f"off: topic {stage.requests} is not there; make it: prism admin topics --create"
+    assert await_value(lambda: worker.await_ready().get("requests"), "it to say so") == off
+    stage.put_run()
+    stage.put_batches(texts(1))
+    assert set(outcomes(stage.results(1)).values()) == {"ok"}
+    topics = [TopicSpec(one, 1, {}) for one in (stage.requests, stage.photo_replies, stage.text_replies)]
+    ensure_topics(stage.admin, topics, 1)
+    stage.put(stage.requests, b'{"user_email": "a@b.c", "prompt": "Who is there?"}', "k")
+    await_value(lambda: stage.seen(stage.text_replies), "a reply")
+    assert worker.await_ready() == {"status": "ready", "topic": stage.requests}
+    assert len(worker.lines("requests_off")) == 1
+
+
+@pytest.mark.promise(9)
 def test_a_header_in_latin_1_kills_no_worker(stage: Stage, model: ModelControl) -> None:
     stage.put_run()
     stage.kcat(stage.topics.batches, b"x", "-p", "0", "-H", b"gr\xf6\xdfe=1")
@@ -143,7 +162,7 @@ def test_after_a_kill_only_what_was_in_flight_is_asked_again(stage: Stage, model
     stage.put_run()
     model.set(faults="text:SLOW=hang")
     stage.put_batches([["SLOW one"], *texts(10), ["SLOW two"], *texts(5)], partition=2)
-    first = stage.worker(model.url)
+    first = stage.worker(model.url, ready=True, **SHORT_SESSION)
     stage.results(15)
 
     def noted() -> bool:
@@ -167,10 +186,9 @@ def test_a_stop_waits_for_what_is_being_asked(stage: Stage, model: ModelControl)
     worker = stage.worker(model.url, CONCURRENT_REQUESTS="4")
     stage.put_batches(texts(20))
     await_value(lambda: model.stats()["in_flight"] == 4, "four calls")
-    begun = time.monotonic()
-    assert worker.terminate(10) == 0
-    assert time.monotonic() - begun < 8
+    assert worker.terminate() == 0
     done = len(stage.results(4))
+    assert done < 20, "what nobody has begun is left to others"
     assert rows_asked(model) == {1: 3 * done}
     model.set(latency_ms=0)
     stage.worker(model.url)
@@ -194,7 +212,7 @@ def test_an_outage_of_the_model_server_is_said_and_waited_for(stage: Stage, mode
     )
     assert len(stage.seen(stage.topics.results)) == 4
     model.set(down=False)
-    worker.await_ready(seconds=10)
+    worker.await_ready()
     assert set(outcomes(stage.results(12)).values()) == {"ok"}
     assert rows_asked(model) == {1: 36}
 
@@ -218,7 +236,7 @@ def test_a_row_that_breaks_the_server_fails_and_no_other(stage: Stage, model: Mo
 
 def test_a_cancelled_run_is_answered_without_calls(stage: Stage, model: ModelControl) -> None:
     stage.put_run()
-    model.set(latency_ms=2000)
+    model.set(latency_ms=3000)
     stage.worker(model.url, CONCURRENT_REQUESTS="1")
     stage.put_batches(texts(5), partition=0)
     await_value(lambda: model.stats()["in_flight"] == 1, "a call")
@@ -255,7 +273,9 @@ def test_a_row_that_kills_each_worker_is_found(stage: Stage, model: ModelControl
     deaths = 0
 
     def next_worker() -> Service:
-        return stage.worker(model.url, ready=False, PRISM_CRASH_AT="worker.before_call~nightshade")
+        return stage.worker(
+            model.url, ready=False, PRISM_CRASH_AT="worker.before_call~nightshade", **SHORT_SESSION
+        )
 
     worker = next_worker()
     deadline = time.monotonic() + 60

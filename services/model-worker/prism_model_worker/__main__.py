@@ -10,7 +10,7 @@ from prism.kafka.admin import assert_allowed, ensure_topics
 from prism.kafka.clients import KafkaSettings, first_contact
 from prism.kafka.errors import BrokerAway, BrokerFatal, TopicAbsent
 from prism.messages import Topics
-from prism.messages.access import Role, grants
+from prism.messages.access import Names, Role, grants
 from prism.modelserver import backends
 from prism.modelserver.server import ModelServer
 from prism.runs.catalogue import ModelEntry
@@ -39,13 +39,14 @@ def serve(stop: StopSignal) -> None:
     tracing.configure("prism-model-worker", settings.worker_id)
     topics = Topics(settings.topic_prefix)
     readiness = Readiness("broker", "model server")
+    details = {"topic": settings.request_topic or topics.batches}
     http = HealthServer(
         settings.http_host,
         settings.port,
         status=lambda: {"model": settings.ollama_model, "worker_id": settings.worker_id},
         readiness=readiness,
         registry=metrics.REGISTRY,
-        ready_details=lambda: {"topic": settings.request_topic or topics.batches},
+        ready_details=lambda: details,
     )
     kafka = KafkaSettings(settings.bootstrap_server, settings.worker_id, settings.kafka_properties())
     try:
@@ -53,8 +54,9 @@ def serve(stop: StopSignal) -> None:
         if settings.create_topics:
             specs = [*topics.specs(), *request_topics(settings)]
             ensure_topics(kafka.admin(), specs, settings.topic_partitions)
-        assert_allowed(kafka.admin(), grants(Role.MODEL_WORKER, settings.names))
-        Worker(settings, kafka, connector(settings, SecretEnvironment(os.environ)), readiness).run(stop)
+        _assert_allowed(kafka, settings.names)
+        connect = connector(settings, SecretEnvironment(os.environ))
+        Worker(settings, kafka, connect, readiness, details).run(stop)
     except BrokerFatal as error:
         raise FatalError(str(error)) from None
     except TopicAbsent as error:
@@ -63,6 +65,14 @@ def serve(stop: StopSignal) -> None:
         raise FatalError(str(error), "BOOTSTRAP_SERVER", "start the broker or correct the address") from None
     finally:
         http.close()
+
+
+def _assert_allowed(kafka: KafkaSettings, names: Names) -> None:
+    """Raise what is missing; where the topics of requests are, batches are done all the same."""
+    try:
+        assert_allowed(kafka.admin(), grants(Role.MODEL_WORKER, names))
+    except TopicAbsent:
+        assert_allowed(kafka.admin(), grants(Role.MODEL_WORKER, replace(names, request_topic="")))
 
 
 def connector(settings: WorkerSettings, environ: Mapping[str, str]) -> Connect:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from prism.annotation.strict_json import NotStrictJson, load_strictly
 from prism.messages import Topics, topics
-from prism.messages.access import Names
+from prism.messages.access import Names, Resource, Role, grants
 from prism.messages.topics import MIB, TopicSpec
 from prism.modelserver.cloud import CLOUD_HOST
 from prism.modelserver.ollama import base_url
@@ -250,6 +250,11 @@ def lane_settings(settings: WorkerSettings, dead_letter: str, source: str) -> La
         expected_email=settings.expected_user_email.strip(),
         schema=_schema(settings.request_schema),
         per_minute=settings.requests_per_minute,
+        grants=[
+            one
+            for one in grants(Role.MODEL_WORKER, settings.names)
+            if one.resource is Resource.TOPIC and one.name in settings.names.request_topics
+        ],
     )
 
 

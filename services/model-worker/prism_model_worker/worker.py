@@ -77,8 +77,11 @@ class Worker:
         kafka: KafkaSettings,
         connect: Connect,
         readiness: Readiness,
+        details: dict[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`details`: what `/ready` says beside; the lane of requests says there why it is off."""
+        self._details = details
         self._settings = settings
         self._topics = Topics(settings.topic_prefix)
         self._readiness = readiness
@@ -123,8 +126,15 @@ class Worker:
         calls = self._calls
         settings = lane_settings(self._settings, self._topics.dead_letter, self._source)
         return RequestLane(
-            settings, kafka, calls.album, calls.tasks, calls.default, calls.request_context, self._clock
-        )
+            settings, kafka, calls.album, calls.tasks, calls.default, calls.request_context, self._clock,
+            self._requests_off,
+        )  # fmt: skip
+
+    def _requests_off(self, why: str | None) -> None:
+        if why is None:
+            self._details.pop("requests", None)
+        else:
+            self._details["requests"] = why
 
     def _lag(self) -> dict[tuple[str, ...], float]:
         lags = {self._topics.batches: self._membership.lag}

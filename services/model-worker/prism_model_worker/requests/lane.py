@@ -19,20 +19,21 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from prism.kafka.admin import topic_id
+from prism.kafka.admin import assert_allowed, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.commit_note import Suspect
 from prism.kafka.dead_letters import DeadLetters
 from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, raise_if_fatal
 from prism.kafka.records import Record, in_trace
 from prism.messages import MessageReason
+from prism.messages.access import Grant
 from prism.service import tracing
 from prism.service.errors import RetryLater
 from prism.service.logs import get_logger
@@ -50,6 +51,7 @@ from prism_model_worker.requests.reply import Reply, ReplyDesk, ReplyTopics
 from prism_model_worker.requests.request import Refusal, RefusalCode, Request, RequestKind, Skip
 from prism_model_worker.requests.schema import Schema
 from prism_model_worker.requests.task import RequestTask
+from prism_model_worker.requests.topics import await_topics
 from prism_model_worker.tasks import Lane, TaskQueue
 
 log = get_logger(__name__)
@@ -73,6 +75,7 @@ class LaneSettings:
     """What the lane has to know.
 
     schema: of photo answers, where the request brings none. per_minute: requests of one user; 0: no limit.
+    grants: of its topics.
     """
 
     topic: str
@@ -84,12 +87,14 @@ class LaneSettings:
     expected_email: str = ""
     schema: Schema | None = None
     per_minute: int = 0
+    grants: Sequence[Grant] = ()
 
 
 class RequestLane:
     """One worker's share of the request topic; a thread of its own.
 
-    num_ctx: returns the context length that calls to the model should have now.
+    num_ctx: returns the context length that calls to the model should have now. tell: hears why no request is
+    answered where topics are missing, and None once they are there.
     """
 
     def __init__(
@@ -101,8 +106,10 @@ class RequestLane:
         servers: ServerGroup,
         num_ctx: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self.broken: BaseException | None = None
+        self._tell = tell
         self._settings = settings
         self._tasks = tasks
         self._servers = servers
@@ -127,7 +134,7 @@ class RequestLane:
         self._withdrawn: RequestTask | None = None
         self._late_at = 0.0
         self._stop = threading.Event()
-        admin = kafka.admin()
+        admin = self._admin = kafka.admin()
         self._membership = Membership(
             kafka,
             settings.group,
@@ -164,7 +171,10 @@ class RequestLane:
 
     def _run(self) -> None:
         try:
-            self._membership.join()
+            if await_topics(
+                partial(assert_allowed, self._admin, self._settings.grants), self._stop, self._tell
+            ):
+                self._membership.join()
             while not self._stop.is_set():
                 self._turn()
             self._give_back()
