@@ -255,6 +255,46 @@ def test_a_request_is_answered_with_nothing_but_what_is_granted(
     assert reply["value"]["response"]
 
 
+@pytest.mark.promise(5)
+def test_a_moment_without_acls_ends_no_worker_and_nothing_is_paid_twice(
+    secured: Secured, fleet: dict[Role, Service], model: ModelControl
+) -> None:
+    """As when somebody removes a principal's ACLs and makes them anew; its group's are kept here."""
+    root, worker = secured.kafka(ROOT).admin(), fleet[Role.MODEL_WORKER]
+    given = acls.bindings(f"User:{Role.MODEL_WORKER}", grants(Role.MODEL_WORKER, NAMES))
+    model.set(latency_ms=500)
+    csv = "RowID,Message\n" + "".join(f"{n},It is fine {n}\n" for n in range(60))
+    send(secured.kafka(Role.SENDER), NAMES.topics.intake, csv.encode(), "may", run_id="r3")
+    await_value(lambda: model.stats()["in_flight"], "calls in hand")
+    nothing: Any = None
+    of_topics = AclBindingFilter(
+        ResourceType.TOPIC, nothing, ResourcePatternType.ANY, f"User:{Role.MODEL_WORKER}", nothing,
+        AclOperation.ANY, AclPermissionType.ANY,
+    )  # fmt: skip
+    assert root.delete_acls([of_topics])[of_topics].result(DEADLINE_S)
+    try:
+        assert "Write of s.results" in await_value(
+            lambda: "Write of" in (told := worker.await_ready(503)["reason"]) and told, "what is missing"
+        )
+        await_value(lambda: not model.stats()["in_flight"], "answers whose results are refused")
+    finally:
+        acls.create(root, given)
+        model.set(latency_ms=0)
+    worker.await_ready()
+    outputs = NAMES.topics.outputs
+
+    def published() -> OutputPublished | None:
+        events = [OutputPublished.parse(value) for value in records(secured.kafka(ROOT), outputs)]
+        return next((one for one in events if one.run_id == "r3"), None)
+
+    event = await_value(published, "the output of r3")
+    assert (event.rows_ok, event.rows_failed) == (60, 0)
+    assert set(model.stats()["calls_by_rows"].values()) == {1}
+    assert sum(model.stats()["calls_by_rows"].values()) == 60
+    assert worker.lines("fatal") == worker.lines("crashed") == []
+    assert len(worker.lines("refused_for_now")) == len(worker.lines("allowed_again")) >= 1
+
+
 def test_no_secret_is_told(secured: Secured, fleet: dict[Role, Service]) -> None:
     security = secured.broker.security
     assert security is not None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from confluent_kafka.admin import AdminClient
+
 from prism.kafka.admin import assert_allowed, ensure_topics
 from prism.kafka.clients import KafkaSettings, first_contact
 from prism.kafka.errors import BrokerAway, BrokerFatal, TopicAbsent
@@ -24,6 +26,7 @@ from prism.service.settings import load
 from prism_model_worker import metrics
 from prism_model_worker.callers import MOST_THREADS
 from prism_model_worker.endpoints import Connect
+from prism_model_worker.patience import Patience
 from prism_model_worker.settings import WorkerSettings, request_topics
 from prism_model_worker.worker import Worker
 
@@ -54,9 +57,10 @@ def serve(stop: StopSignal) -> None:
         if settings.create_topics:
             specs = [*topics.specs(), *request_topics(settings)]
             ensure_topics(kafka.admin(), specs, settings.topic_partitions)
-        _assert_allowed(kafka, settings.names)
+        ask = partial(_assert_allowed, kafka.admin(), settings.names)
+        ask()
         connect = connector(settings, SecretEnvironment(os.environ))
-        Worker(settings, kafka, connect, readiness, details).run(stop)
+        Worker(settings, kafka, connect, readiness, details, Patience(ask)).run(stop)
     except BrokerFatal as error:
         raise FatalError(str(error)) from None
     except TopicAbsent as error:
@@ -67,12 +71,12 @@ def serve(stop: StopSignal) -> None:
         http.close()
 
 
-def _assert_allowed(kafka: KafkaSettings, names: Names) -> None:
+def _assert_allowed(admin: AdminClient, names: Names) -> None:
     """Raise what is missing; where the topics of requests are, batches are done all the same."""
     try:
-        assert_allowed(kafka.admin(), grants(Role.MODEL_WORKER, names))
+        assert_allowed(admin, grants(Role.MODEL_WORKER, names))
     except TopicAbsent:
-        assert_allowed(kafka.admin(), grants(Role.MODEL_WORKER, replace(names, request_topic="")))
+        assert_allowed(admin, grants(Role.MODEL_WORKER, replace(names, request_topic="")))
 
 
 def connector(settings: WorkerSettings, environ: Mapping[str, str]) -> Connect:

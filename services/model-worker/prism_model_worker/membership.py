@@ -61,8 +61,13 @@ class Membership:
         hooks: Hooks,
         clock: Callable[[], float],
         fetch_wait_ms: int = 50,
+        on_error: Callable[[KafkaError], object] = raise_if_fatal,
     ) -> None:
-        """`fetch_wait_ms`: how long the broker holds a fetch open in which nothing comes."""
+        """`fetch_wait_ms`: how long the broker holds a fetch open in which nothing comes.
+
+        `on_error` hears what it says instead of records, and may raise.
+        """
+        self._on_error = on_error
         self.errors = ErrorWatch()
         self.holdings = Holdings()
         self.subscribed = False
@@ -130,7 +135,8 @@ class Membership:
             if error is None:
                 records.append(Record.of(message))
             else:
-                raise_if_fatal(error)
+                # Not raised but in the end: what came with it is passed, and would not come again.
+                self._on_error(error)
                 log.warning("consumer_error", error=error.str(), code=error.name())
         self.errors.check()
         return records

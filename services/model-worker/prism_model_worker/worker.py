@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from prism.annotation import PromptRefused
 from prism.kafka.admin import patiently, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.dead_letters import DeadLetters
-from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, raise_if_fatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused
 from prism.kafka.records import Record, event_headers
 from prism.kafka.table import TableReader
 from prism.messages import BadMessage, Batch, MessageReason, RunRecord, RunState, Topics, WorkerState
@@ -42,6 +42,7 @@ from prism_model_worker.contexts import RunContext, is_published
 from prism_model_worker.endpoints import Connect
 from prism_model_worker.membership import Hooks, Membership
 from prism_model_worker.model_calls import ModelCalls
+from prism_model_worker.patience import Patience
 from prism_model_worker.quarantine import Quarantine
 from prism_model_worker.requests.lane import RequestLane
 from prism_model_worker.results import encode, measure
@@ -78,17 +79,21 @@ class Worker:
         connect: Connect,
         readiness: Readiness,
         details: dict[str, str],
+        patience: Patience,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`details`: what `/ready` says beside; the lane of requests says there why it is off."""
         self._details = details
+        self._patience = patience
+        # Results that the broker refused, to be sent once it allows them again.
+        self._unsent: list[Callable[[], None]] = []
         self._settings = settings
         self._topics = Topics(settings.topic_prefix)
         self._readiness = readiness
         self._clock = clock
         self._source = f"/prism/model-worker/{settings.worker_id}"
         self._runs = RunsTable()
-        self._table = TableReader(kafka, {self._topics.runs: self._on_run})
+        self._table = TableReader(kafka, {self._topics.runs: self._on_run}, patience.bear)
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors, **{"linger.ms": RESULT_LINGER_MS})
         self._dead_letters = DeadLetters(
@@ -120,6 +125,7 @@ class Worker:
             span=self._span,
             hooks=Hooks(self._drain, self._lost, lambda: topic_id(admin, batches)),
             clock=self._clock,
+            on_error=self._patience.bear,
         )
 
     def _lane(self, kafka: KafkaSettings) -> RequestLane:
@@ -127,7 +133,7 @@ class Worker:
         settings = lane_settings(self._settings, self._topics.dead_letter, self._source)
         return RequestLane(
             settings, kafka, calls.album, calls.tasks, calls.default, calls.request_context, self._clock,
-            self._requests_off,
+            self._requests_off, self._patience,
         )  # fmt: skip
 
     def _requests_off(self, why: str | None) -> None:
@@ -161,13 +167,17 @@ class Worker:
     def _start(self) -> None:
         metrics.LAG.read(self._lag)
         self._calls.start()
-        while not self._table.caught_up:
-            self._table.poll(1.0)
+        self._read_runs()
         for run in self._runs.runs.values():
             self._contexts.watch_models(run)
         self._membership.join()
         if self._requests is not None:
             self._requests.start()
+
+    def _read_runs(self) -> None:
+        while not self._table.caught_up:
+            self._table.poll(1.0)
+            self._patience.check()
 
     def _turn(self) -> None:
         wanted = self._wanted()
@@ -181,6 +191,7 @@ class Worker:
         self._dispatch()
         self._table.poll(0.0)
         self._producer.poll(0)
+        self._send_again()
         self._membership.commit_if_due()
         self._mind_the_servers()
         self._heartbeat_if_due()
@@ -189,10 +200,11 @@ class Worker:
 
     def _check(self) -> None:
         self._producer_errors.check()
+        self._patience.check()
         broken = self._calls.broken or (self._requests.broken if self._requests is not None else None)
         if broken is not None:
             raise broken
-        away = self._table.away_reason
+        away = self._table.away_reason or self._patience.reason
         self._readiness.set("broker", away is None, away or "")
 
     # Batches in
@@ -205,6 +217,8 @@ class Worker:
             return 0
         if self._calls.endpoints.closed_reason() is not None or self._dead_letters.crowded:
             return 0
+        if self._patience.reason is not None:
+            return 0  # more would be asked than could be told
         backlog = sum(not self._quarantine.is_careful(task) for task in self._backlog)
         active = len(self._tasks.working()) + self._tasks.ready() + backlog
         most = self._calls.limit + SPARE
@@ -260,8 +274,7 @@ class Worker:
         known = self._runs.runs.get(run_id)
         if known is None or known.state is RunState.ACCEPTED:
             patiently(self._table.expect_end)
-            while not self._table.caught_up:
-                self._table.poll(1.0)
+            self._read_runs()
         record = self._runs.runs.get(run_id)
         if record is None:
             return None
@@ -339,7 +352,7 @@ class Worker:
 
     def _ask_alone(self, task: BatchTask) -> None:
         """Begin once everything before is acknowledged: the next owner must not find it undone again."""
-        if self._producer.flush(SETTLE_S):
+        if self._producer.flush(SETTLE_S) or self._unsent:
             return
         self._backlog.remove(task)
         held = self._membership.holdings.get(task.partition, task.epoch)
@@ -368,13 +381,12 @@ class Worker:
             call_spans.given_back([task])
             return
         result, value = encode(task, self._settings.worker_id)
-        record, sent = task.context.record, self._sent_span(task)
+        sent = self._sent_span(task)
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
-            raise_if_fatal(error, f"write the result of {task.batch.id}")
             if error is not None:
-                # Delivery is tried without end: what fails all the same fails for good.
-                raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}")
+                not_written(error)
+                return
             fault.point("worker.after_result_acked")
             sent.delivered(message)
             call_spans.ended(task)
@@ -384,7 +396,32 @@ class Worker:
             self.status.count(result)
             measure(result)
 
+        def not_written(error: KafkaError) -> None:
+            if not self._patience.bear(error, f"write the result of {task.batch.id}"):
+                # Delivery is tried without end: what fails all the same fails for good.
+                raise BrokerFatal(f"the result of {task.batch.id} cannot be written: {error.str()}") from None
+            self._unsent.append(send)
+
+        def send() -> None:
+            try:
+                self._send_result(task, value, sent, acknowledged)
+            except KafkaException as error:
+                not_written(error.args[0])
+
         self._on_their_way += 1
+        send()
+        fault.point("worker.after_result_produced")
+        log.debug("batch_answered", run_id=task.batch.run_id, batch_id=task.batch.id, calls=task.calls)
+
+    def _send_result(
+        self,
+        task: BatchTask,
+        value: bytes,
+        sent: tracing.Span,
+        acknowledged: Callable[[KafkaError | None, Message], None],
+    ) -> None:
+        record, ce_id = task.context.record, f"{task.batch.id}/result"
+        trace = sent.context or record.trace
         while True:
             try:
                 self._producer.produce(
@@ -392,20 +429,19 @@ class Worker:
                     key=record.run_id,
                     value=value,
                     partition=record.results_partition,
-                    headers=event_headers(
-                        "result",
-                        f"{task.batch.id}/result",
-                        self._source,
-                        record.run_id,
-                        sent.context or record.trace,
-                    ),
+                    headers=event_headers("result", ce_id, self._source, record.run_id, trace),
                     on_delivery=acknowledged,
                 )
-                break
+                return
             except BufferError:
                 self._producer.poll(0.1)
-        fault.point("worker.after_result_produced")
-        log.debug("batch_answered", run_id=record.run_id, batch_id=task.batch.id, calls=task.calls)
+
+    def _send_again(self) -> None:
+        """Send what was refused, once it is allowed again; its calls are paid for."""
+        if self._unsent and self._patience.reason is None:
+            unsent, self._unsent = self._unsent, []
+            for send in unsent:
+                send()
 
     def _sent_span(self, task: BatchTask) -> tracing.Span:
         if not tracing.is_on():
@@ -486,8 +522,13 @@ class Worker:
         partitions = self._membership.holdings.partitions()
         spent = self._contexts.out_of_quota()
         beat = self.status.heartbeat(state, reason, self._calls.limit, in_flight, waiting, partitions, spent)
-        with contextlib.suppress(BufferError):  # after hours without a broker; the next one is newer
+        try:
             self._producer.produce(self._topics.workers, key=self.status.worker_id, value=beat.to_bytes())
+        except BufferError:
+            pass  # after hours without a broker; the next one is newer
+        except KafkaException as error:
+            if not self._patience.bear(error.args[0], "write a heartbeat"):
+                raise
 
     def _stop(self) -> None:
         self._stopping = True

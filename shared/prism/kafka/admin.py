@@ -14,13 +14,14 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AclOperation, AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from prism.kafka.errors import BrokerAway, BrokerRefused, TopicAbsent, failure, raise_if_fatal
+from prism.kafka.errors import BrokerAway, BrokerRefused, TopicAbsent, failure, is_fatal, raise_if_fatal
 from prism.messages.access import Grant, Operation, Resource
 from prism.messages.topics import TopicSpec
 
 _TIMEOUT_S = 10.0
 _LEADERS_S = 30.0
 _PATIENCE_S = 60.0
+_REFUSED_S = 15.0
 _EARLIEST: Any = OffsetSpec.earliest()
 _LATEST: Any = OffsetSpec.latest()
 
@@ -38,15 +39,22 @@ def _ask(what: str, call: Callable[[], Any]) -> Any:
 
 
 def patiently(ask: Callable[[], T]) -> T:
-    """Ask until the broker answers, for 60 s at most: for a rebalance's callbacks, which have no later."""
-    deadline = time.monotonic() + _PATIENCE_S
+    """Ask until the broker answers: for a rebalance's callbacks, which have no later.
+
+    For 60 s at most; what it does not allow may be allowed again for 15 s.
+    """
+    began = time.monotonic()
     while True:
         try:
             return ask()
-        except (KafkaException, BrokerAway) as error:
-            if isinstance(error, KafkaException):
+        except (KafkaException, BrokerAway, BrokerRefused) as error:
+            found = failure("ask", error.args[0]) if isinstance(error, KafkaException) else error
+            waited_s = time.monotonic() - began
+            if isinstance(found, BrokerRefused) and waited_s > _REFUSED_S:
+                raise found from None
+            if isinstance(error, KafkaException) and is_fatal(error.args[0]):
                 raise_if_fatal(error.args[0])
-            if time.monotonic() > deadline:
+            if waited_s > _PATIENCE_S:
                 raise
             time.sleep(0.2)
 

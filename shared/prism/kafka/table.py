@@ -19,8 +19,15 @@ Handler = Callable[[Record], None]
 class TableReader:
     """Feeds each record of some topics to the topic's handler, in partition order."""
 
-    def __init__(self, settings: KafkaSettings, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        handlers: Mapping[str, Handler],
+        on_error: Callable[[KafkaError], object] = raise_if_fatal,
+    ) -> None:
+        """`on_error` hears what the broker says instead of records, and may raise."""
         self.errors = ErrorWatch()
+        self._on_error = on_error
         self._handlers = dict(handlers)
         self._admin = settings.admin()
         self._consumer: Consumer = settings.reader(
@@ -80,7 +87,7 @@ class TableReader:
                 # Compaction may have taken the very last offsets: reaching the end is what counts.
                 self._passed(record, record.offset)
             else:
-                raise_if_fatal(error)
+                self._on_error(error)
         self.errors.check()
         return applied
 

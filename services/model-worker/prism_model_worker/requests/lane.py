@@ -30,7 +30,7 @@ from prism.kafka.admin import assert_allowed, topic_id
 from prism.kafka.clients import ErrorWatch, KafkaSettings
 from prism.kafka.commit_note import Suspect
 from prism.kafka.dead_letters import DeadLetters
-from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, raise_if_fatal
+from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused
 from prism.kafka.records import Record, in_trace
 from prism.messages import MessageReason
 from prism.messages.access import Grant
@@ -41,6 +41,7 @@ from prism_model_worker import call_spans, metrics
 from prism_model_worker.careful import DEATHS_OF_A_ROW
 from prism_model_worker.endpoints import ServerGroup
 from prism_model_worker.membership import Hooks, Membership
+from prism_model_worker.patience import Patience
 from prism_model_worker.photos.album import PHOTO_AGAIN_S, Album
 from prism_model_worker.photos.photo import PhotoRefused
 from prism_model_worker.requests import audit
@@ -107,9 +108,13 @@ class RequestLane:
         num_ctx: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str | None], None] = lambda _: None,
+        patience: Patience | None = None,
     ) -> None:
         self.broken: BaseException | None = None
         self._tell = tell
+        self._patience = patience or Patience(lambda: None, clock)
+        # Replies that the broker refused, to be sent once it allows them again.
+        self._unsent: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._settings = settings
         self._tasks = tasks
         self._servers = servers
@@ -145,6 +150,7 @@ class RequestLane:
             clock=clock,
             # What comes is answered at once; a lane that mostly waits need not ask the broker often.
             fetch_wait_ms=500,
+            on_error=self._patience.bear,
         )
         self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
 
@@ -189,6 +195,7 @@ class RequestLane:
         for record in self._membership.fetch(self._wanted(), wait_s):
             self._take(record)
         self._producer.poll(0)
+        self._send_again()
         self._errors.check()
         self._settle()
         self._go_on_alone()
@@ -210,7 +217,7 @@ class RequestLane:
     def _wanted(self) -> int:
         if self._suspects or self._alone or self._dead_letters.crowded:
             return 0
-        if not self._servers.may_call(self._settings.model):
+        if not self._servers.may_call(self._settings.model) or self._patience.reason is not None:
             return 0
         return 0 if sum(self._open.values()) > MOST_BYTES else MOST_IN_HAND - len(self._open)
 
@@ -373,9 +380,11 @@ class RequestLane:
         headers = reply.headers if context is None else in_trace(reply.headers, context)
 
         def refused(error: KafkaError) -> None:
+            if self._patience.bear(error, f"write a reply to {reply.topic}"):
+                self._unsent.put(send)
+                return
             sent.fail(error.name())
             sent.end()
-            raise_if_fatal(error, f"write a reply to {reply.topic}")
             if too_large is None or error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
                 raise BrokerFatal(f"a reply to {reply.topic} cannot be written: {error.str()}") from None
             too_large()
@@ -387,17 +396,26 @@ class RequestLane:
             else:
                 refused(error)
 
-        while True:
-            try:
-                self._producer.produce(
-                    reply.topic, reply.value, reply.key, headers=headers, on_delivery=delivered
-                )
-                return
-            except BufferError:
-                time.sleep(0.01)  # the owner polls
-            except KafkaException as error:
-                refused(error.args[0])
-                return
+        def send() -> None:
+            while True:
+                try:
+                    self._producer.produce(
+                        reply.topic, reply.value, reply.key, headers=headers, on_delivery=delivered
+                    )
+                    return
+                except BufferError:
+                    time.sleep(0.01)  # the owner polls
+                except KafkaException as error:
+                    refused(error.args[0])
+                    return
+
+        send()
+
+    def _send_again(self) -> None:
+        if self._patience.reason is not None:
+            return
+        for _ in range(self._unsent.qsize()):
+            self._unsent.get_nowait()()
 
     def _settle(self) -> None:
         """Reply to what has failed, and record what is acknowledged."""

@@ -1,6 +1,7 @@
 """The request lane between two of its turns: what is counted, what is replied, and what breaks it."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,15 +11,17 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from prism.kafka.commit_note import CommitNote
-from prism.kafka.errors import BrokerFatal
+from prism.kafka.errors import BrokerFatal, BrokerRefused
 from prism.kafka.records import Record
 from prism.modelserver.server import ChatReply, ChatRequest
+from prism_model_worker.patience import Patience
 from prism_model_worker.requests.answer import MAX_ANSWER_BYTES
 from prism_model_worker.requests.asking import MOST_TRIES, RequestAnswerer
 from prism_model_worker.requests.lane import LONGEST_WAIT_S, LaneSettings, RequestLane, outcome_of, waited_s
 from prism_model_worker.requests.reply import ReplyTopics
 from prism_model_worker.requests.task import RequestTask
 from prism_model_worker.tasks import TaskQueue
+from tests.integration.stage import await_value
 from tests.unit.worker.requests.samples import text_body
 from tests.unit.worker.world import MODEL, Clock, Servers
 
@@ -186,9 +189,36 @@ def test_a_model_whose_answers_no_reply_can_carry_is_told_of_as_such() -> None:
 
 
 @pytest.mark.parametrize("when", ["at_once", "later"])
+def test_a_reply_that_is_not_allowed_is_sent_again_once_it_is(when: str) -> None:
+    bench, allowed = Bench(), threading.Event()
+
+    def ask() -> None:
+        if not allowed.is_set():
+            raise BrokerRefused("Write of text-out")
+
+    bench.lane._patience = Patience(ask, bench.clock, ask_every_s=0.001)
+    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    setattr(bench.kafka, when, lambda _: None if allowed.is_set() else refusal)
+    bench.ask()
+    bench.answer("short")
+    bench.turns()
+    assert bench.lane._wanted() == 0
+    bench.lane._send_again()
+    bench.turns()
+    assert bench.held.frontier.committable == 0
+    sent_in_vain = len(bench.codes)
+    allowed.set()
+    await_value(lambda: bench.lane._patience.reason is None, "it to pass")
+    bench.lane._send_again()
+    bench.turns()
+    assert bench.codes[sent_in_vain:] == ["answered"]
+    assert bench.held.frontier.committable == 1
+
+
+@pytest.mark.parametrize("when", ["at_once", "later"])
 def test_a_reply_that_is_refused_for_another_reason_breaks_the_lane(when: str) -> None:
     bench = Bench()
-    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    refusal = KafkaError(KafkaError.INVALID_RECORD)
     # An error instead of the answer would go through.
     setattr(bench.kafka, when, lambda value: refusal if len(value) > 1000 else None)
     bench.ask()
@@ -197,7 +227,7 @@ def test_a_reply_that_is_refused_for_another_reason_breaks_the_lane(when: str) -
         bench.answer("x" * 5000)
         bench.turns()
 
-    with pytest.raises(BrokerFatal, match="write a reply to text-out: the broker does not allow it"):
+    with pytest.raises(BrokerFatal, match="a reply to text-out cannot be written"):
         reply()
 
 
