@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any
@@ -43,7 +44,7 @@ def get_json(url: str, timeout_s: float = 2.0) -> tuple[int, dict[str, Any]]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read() or b"{}")
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return 0, {}
 
 

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,7 +92,7 @@ class Service:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
-        except OSError:
+        except (OSError, HTTPException):  # it ends while it answers
             return 0, {}
 
     def await_ready(self, status: int = 200, seconds: float = DEADLINE_S) -> dict[str, Any]:

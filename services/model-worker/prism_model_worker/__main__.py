@@ -8,8 +8,8 @@ from functools import partial
 
 from confluent_kafka.admin import AdminClient
 
-from prism.kafka.admin import assert_allowed, ensure_topics
-from prism.kafka.clients import KafkaSettings, first_contact
+from prism.kafka.admin import assert_allowed, committed_offsets, ensure_topics
+from prism.kafka.clients import ErrorWatch, KafkaSettings, first_contact
 from prism.kafka.errors import BrokerAway, BrokerFatal, TopicAbsent
 from prism.messages import Topics
 from prism.messages.access import Names, Role, grants
@@ -57,10 +57,10 @@ def serve(stop: StopSignal) -> None:
         if settings.create_topics:
             specs = [*topics.specs(), *request_topics(settings)]
             ensure_topics(kafka.admin(), specs, settings.topic_partitions)
-        ask = partial(_assert_allowed, kafka.admin(), settings.names)
-        ask()
+        _assert_allowed(kafka.admin(), settings.names)
         connect = connector(settings, SecretEnvironment(os.environ))
-        Worker(settings, kafka, connect, readiness, details, Patience(ask)).run(stop)
+        patience = Patience(partial(_assert_all_allowed, kafka, settings.names))
+        Worker(settings, kafka, connect, readiness, details, patience).run(stop)
     except BrokerFatal as error:
         raise FatalError(str(error)) from None
     except TopicAbsent as error:
@@ -77,6 +77,17 @@ def _assert_allowed(admin: AdminClient, names: Names) -> None:
         assert_allowed(admin, grants(Role.MODEL_WORKER, names))
     except TopicAbsent:
         assert_allowed(admin, grants(Role.MODEL_WORKER, replace(names, request_topic="")))
+
+
+def _assert_all_allowed(kafka: KafkaSettings, names: Names) -> None:
+    """Raise what is missing, also of the groups: a member that was refused once hears nothing more of it."""
+    _assert_allowed(kafka.admin(), names)
+    for group in {names.worker_group, names.request_group if names.request_topic else names.worker_group}:
+        asker = kafka.reader(ErrorWatch(), **{"group.id": group})
+        try:
+            committed_offsets(asker, names.topics.batches, [0])
+        finally:
+            asker.close()
 
 
 def connector(settings: WorkerSettings, environ: Mapping[str, str]) -> Connect:

@@ -3,8 +3,8 @@
 Argument. librdkafka goes on by itself once it may again, with a fetch and a producer that were refused (seen
 with 2.16). A refused fetch is told once, and not when it is over, so the broker is asked for that. What a
 refusal ends for good is the delivery of single records: whoever sent them sends them again once `reason` is
-None, and until then nothing is committed for them. Only refusals of topics are borne: of those the broker
-says what is allowed.
+None, and until then nothing is committed for them. A membership that is refused for longer than its session
+is lost as by any pause, and comes back as after one.
 """
 
 import threading
@@ -19,6 +19,10 @@ from prism.service.logs import get_logger
 log = get_logger(__name__)
 
 PATIENCE_S, ASK_EVERY_S = 15.0, 1.0
+# One that comes back so soon is the same one: what was asked is not all of it. It is not borne for ever.
+SAME_S = 5.0
+# What ACLs of topics and groups decide.
+_BORNE = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
 
 
 class Patience:
@@ -45,14 +49,14 @@ class Patience:
         return None if met is None else str(met)
 
     def bear(self, error: KafkaError | None, what: str = "Kafka client") -> bool:
-        """Return whether it is a topic's refusal, and to be borne; raise what only a new process can cure."""
-        if error is None or error.code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        """Return whether it is a refusal to be borne; raise what only a new process can cure."""
+        if error is None or error.code() not in _BORNE:
             raise_if_fatal(error, what)
             return False
         with self._lock:
             if self._met is None:
                 self._begin()
-            self._met = refused(what, error)
+                self._met = refused(what, error)
         return True
 
     def check(self) -> None:
@@ -63,8 +67,7 @@ class Patience:
 
     def _begin(self) -> None:
         now = self._clock()
-        # One that comes back soon is the same one: it must not be borne for ever.
-        if now - self._passed_at > PATIENCE_S:
+        if now - self._passed_at > SAME_S:
             self._since = now
         log.warning("refused_for_now", patience_s=PATIENCE_S)
         threading.Thread(target=self._watch, name="patience", daemon=True).start()

@@ -12,7 +12,7 @@ from prism.kafka.records import Record
 from prism_model_worker import membership
 from prism_model_worker.holdings import Holdings
 from prism_model_worker.membership import Membership
-from prism_model_worker.patience import PATIENCE_S, Patience
+from prism_model_worker.patience import PATIENCE_S, SAME_S, Patience
 from tests.integration.stage import await_value
 from tests.unit.worker.world import Clock
 
@@ -67,14 +67,14 @@ def test_what_comes_back_at_once_is_not_borne_for_ever() -> None:
     for _ in range(4):
         patience.bear(REFUSED)
         await_value(lambda: patience.reason is None, "it to pass")
-        clock.now += PATIENCE_S / 3
+        clock.now += SAME_S - 1.0
     broker.allows.clear()
     patience.bear(REFUSED)
     with pytest.raises(BrokerRefused):
         patience.check()
     broker.allows.set()
     await_value(lambda: patience.reason is None, "it to pass")
-    clock.now += 2 * PATIENCE_S
+    clock.now += SAME_S + 1.0
     broker.allows.clear()
     patience.bear(REFUSED)
     patience.check()
@@ -82,7 +82,7 @@ def test_what_comes_back_at_once_is_not_borne_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION, KafkaError._FATAL]
+    "code", [KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION, KafkaError._FATAL]
 )
 def test_other_refusals_and_ends_are_raised(code: int) -> None:
     with pytest.raises(BrokerFatal):
