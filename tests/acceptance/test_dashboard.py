@@ -77,14 +77,14 @@ class Watcher:
 
 
 @contextmanager
-def slow(fleet: Fleet, latency_ms: float) -> Iterator[None]:
-    """Let the fleet's model server take its time."""
+def slow(fleet: Fleet, latency_ms: float, slots: int) -> Iterator[None]:
+    """Let the fleet's model server take its time, and do so many calls at once, however many workers ask."""
     model = ModelControl(fleet.told["model_server"])
-    model.set(latency_ms=latency_ms)
+    model.set(latency_ms=latency_ms, slots=slots)
     try:
         yield
     finally:
-        model.set(latency_ms=0)
+        model.set(latency_ms=0, slots=0)
 
 
 @pytest.fixture
@@ -96,7 +96,8 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_watched_paused_resumed_and_left_in_the_scrollback(fleet: Fleet, table: Path) -> None:
-    with slow(fleet, 400):
+    # 300 batches take half a minute: the run must not be over before somebody presses a key.
+    with slow(fleet, 400, 4):
         fleet.run("submit", table, "--job", "feedback", "--run-id", "dash1", "--label", "many")
         left, watcher = Watcher(fleet, "dash1"), Watcher(fleet, "dash1")
         left.await_text("● running")

@@ -103,7 +103,7 @@ def test_the_run_goes_on_when_its_commands_are_gone(desks: Maker) -> None:
     assert [one["worker_id"] for one in workers] == ["worker-1", "worker-2", "worker-3"]
     interrupted.send_signal(signal.SIGINT)
     told, _ = interrupted.communicate(timeout=60)
-    assert interrupted.returncode == 130
+    assert interrupted.returncode == 130, told
     assert "prism watch r1" in told
     assert not desk.output("r1", "t").exists()
     desk.control(latency_ms=0.0, slots=0)

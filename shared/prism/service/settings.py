@@ -111,7 +111,8 @@ class ServiceSettings(BaseSettings):
     create_topics: bool = Field(
         default=True,
         validation_alias="PRISM_CREATE_TOPICS",
-        description="Create missing topics at start. Off where only operators may; missing is then fatal.",
+        description="Create missing topics at start. Off where only operators may; missing is then fatal, "
+        "but for those of requests.",
         json_schema_extra={"allowed": "true or false"},
     )
     topic_partitions: int = Field(
