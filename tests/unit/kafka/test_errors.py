@@ -1,8 +1,9 @@
 """What a Kafka error asks for: a broker that is away is waited for, one that refuses is not."""
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
+from prism.kafka import admin
 from prism.kafka.errors import BrokerAway, BrokerFatal, BrokerRefused, failure, raise_if_fatal, refused, said
 
 # As librdkafka 2.16 says them.
@@ -97,6 +98,29 @@ def test_a_handshake_that_breaks_off_may_be_a_broker_that_stops() -> None:
     error = KafkaError(KafkaError._TRANSPORT, text)
     assert refused("x", error) is None
     assert type(failure("x", error)) is BrokerAway
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [BrokerRefused("not now"), KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))],
+)
+def test_a_rebalance_bears_a_refusal_for_a_moment(
+    refusal: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [refusal, refusal, None]
+
+    def ask() -> str:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return "there"
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert admin.patiently(ask) == "there"
+    answers += [refusal]
+    monkeypatch.setattr(admin, "_REFUSED_S", -1.0)
+    with pytest.raises(BrokerRefused):
+        admin.patiently(ask)
 
 
 @pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR])

@@ -32,11 +32,14 @@ class Broker:
             raise BrokerRefused("the broker does not allow us Write of prism.results")
 
 
-def test_it_is_told_at_once_and_passes_when_the_broker_says_so() -> None:
+@pytest.mark.parametrize(
+    "code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED]
+)
+def test_it_is_told_at_once_and_passes_when_the_broker_says_so(code: int) -> None:
     broker, clock = Broker(), Clock()
     patience = Patience(broker, clock, ask_every_s=0.001)
     assert patience.reason is None
-    assert patience.bear(REFUSED, "write the result of r/l/0")
+    assert patience.bear(KafkaError(code), "write the result of r/l/0")
     assert "the broker does not allow" in str(patience.reason)
     await_value(lambda: broker.asked >= 2, "the broker to be asked")
     assert str(patience.reason) == "the broker does not allow us Write of prism.results"
