@@ -182,10 +182,14 @@ def receive(consumer: Consumer, most: int, timeout_s: float) -> list[Message]:
 
     `consume(n, t)` alone waits for all n of them, or for the whole time.
     """
-    first = consumer.poll(timeout_s)
-    if first is None:
-        return []
-    return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
+    try:
+        first = consumer.poll(timeout_s)
+        if first is None:
+            return []
+        return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
+    except SystemError:
+        # Ctrl-C while a callback runs: confluent-kafka 2.16 loses the exception and says just that.
+        raise KeyboardInterrupt from None
 
 
 def first_contact(

@@ -2,12 +2,13 @@
 
 import json
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from prism.kafka.clients import ErrorWatch, _NotEachAttempt
+from prism.kafka.clients import ErrorWatch, _NotEachAttempt, receive
 from prism.kafka.dead_letters import send_dead_letter
 from prism.kafka.errors import BrokerFatal, is_fatal, is_stale_member, raise_if_fatal
 from prism.kafka.records import (
@@ -235,3 +236,14 @@ def test_an_outage_is_one_line_and_not_twenty_a_second() -> None:
     assert passes("FAIL [x#producer-2] [thrd:host:9092/1]: Connect failed", 101)
     assert passes("MAXPOLL [x#consumer-1] [thrd:main]: exceeded", 102)
     assert passes(one.format(0), 131)
+
+
+def test_a_ctrl_c_in_a_clients_callback_is_no_internal_error() -> None:
+    """As confluent-kafka 2.16 ends a poll in whose callback SIGINT came: the exception itself is lost."""
+
+    def poll(_seconds: float) -> None:
+        raise SystemError("<method 'poll'> returned NULL without setting an exception")
+
+    consumer: Any = SimpleNamespace(poll=poll)
+    with pytest.raises(KeyboardInterrupt):
+        receive(consumer, 10, 0.1)
