@@ -32,7 +32,7 @@ up: install ## Start a local fleet in the foreground (Ctrl-C stops it)
 	@$(BIN)/prism up
 
 test: install ## Run every test that needs no GPU (chaos and benchmarks apart)
-	@$(BIN)/python -m pytest -m "not chaos" -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: install ## Run the long fault tests: kills, stops, outages, lost volumes
 	@$(BIN)/python -m pytest -m chaos

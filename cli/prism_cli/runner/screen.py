@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Event, Key
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input
@@ -25,6 +26,8 @@ from prism_cli.runner.sheet import Sheet
 from prism_cli.runner.widgets import Choosing
 from prism_cli.runner.wizard import Wizard, World
 
+# What begins a number or a path.
+_BEGINS = frozenset("0123456789-./~")
 # From here on there is room for a preview beside the question.
 _WIDE = 120
 
@@ -154,7 +157,21 @@ class Runner(App[bool]):
         if path is not None and self._wizard.browsing is None and self._wizard.inspection(path) is None:
             self._errands.check(path, None)
 
-    def on_choosing_taken(self) -> None:
+    async def on_event(self, event: Event) -> None:
+        """Take Enter, and what begins a number or a path, from the list at once.
+
+        The list would answer by a message, which stands behind the keys that were typed ahead: these would
+        still go to the list, and not to the field or the question that Enter leads to.
+        """
+        if isinstance(event, Key) and not event.is_forwarded and isinstance(self.focused, Choosing):
+            if event.key in ("enter", "space"):
+                self._take()
+                return
+            if event.character is not None and event.character in _BEGINS and self._sheet.has_field:
+                self._sheet.focus_on(self._sheet.field)
+        await super().on_event(event)
+
+    def _take(self) -> None:
         """Take what is chosen."""
         item = self._sheet.items.item
         if item is None:
@@ -175,12 +192,6 @@ class Runner(App[bool]):
         """Go to the field below the list."""
         if self._sheet.has_field:
             self._sheet.focus_on(self._sheet.field)
-
-    def on_choosing_typed(self, message: Choosing.Typed) -> None:
-        """Type it into the field."""
-        if self._sheet.has_field:
-            self._sheet.focus_on(self._sheet.field)
-            self._sheet.field.insert_text_at_cursor(message.character)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say what is made of it."""

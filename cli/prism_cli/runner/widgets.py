@@ -7,7 +7,6 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.events import Key
 from textual.geometry import Size
 from textual.message import Message
 from textual.widget import Widget
@@ -18,7 +17,6 @@ from prism_cli.runner.pages import Item
 from prism_cli.runner.texts import DIM
 
 Draw = Callable[[int], list[Text]]
-_BEGINS = frozenset("0123456789-./~")
 
 
 class Lines(Static):
@@ -71,24 +69,13 @@ class Choosing(Widget, can_focus=True):
         Binding("down,j", "move(1)", "down", show=False),
         Binding("home", "edge(0)", "first", show=False),
         Binding("end", "edge(-1)", "last", show=False),
-        Binding("enter,space", "take", "take", show=False),
     ]
 
     class Moved(Message):
         """Another item is chosen."""
 
-    class Taken(Message):
-        """Enter was pressed."""
-
     class Left(Message):
         """Somebody went below the last item."""
-
-    class Typed(Message):
-        """A number or a path was begun: it is for the field."""
-
-        def __init__(self, character: str) -> None:
-            super().__init__()
-            self.character = character
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
@@ -127,12 +114,6 @@ class Choosing(Widget, can_focus=True):
             lines[-1] = _hidden("↓", below + 1, width)
         return Text("\n", no_wrap=True, overflow="crop").join(lines)
 
-    def on_key(self, event: Key) -> None:
-        """Hand on what begins a number or a path."""
-        if event.character is not None and event.character in _BEGINS:
-            event.stop()
-            self.post_message(self.Typed(event.character))
-
     def on_focus(self) -> None:
         self.refresh()
 
@@ -149,10 +130,6 @@ class Choosing(Widget, can_focus=True):
     def action_edge(self, at: int) -> None:
         """Choose the first or the last."""
         self._go(at % max(1, len(self.items)))
-
-    def action_take(self) -> None:
-        """Take what is chosen."""
-        self.post_message(self.Taken())
 
     def _go(self, at: int) -> None:
         self.at = min(max(0, at), max(0, len(self.items) - 1))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 
 from prism_cli.exits import CommandFailed
@@ -152,6 +153,17 @@ def test_from_the_first_question_to_the_last(size: tuple[int, int]) -> None:
     assert {one for one in Step for text in seat.seen if f"● {one.value}" in text.splitlines()[1]} == set(
         Step
     )
+
+
+def test_what_is_typed_ahead_of_a_slow_screen_goes_where_enter_leads() -> None:
+    async def act(seat: Seat) -> None:
+        await seat.press("end")
+        for key, character in [("enter", "\r"), *((one, one) for one in "survey"), ("enter", "\r")]:
+            seat.app.post_message(Key(key, character))
+        await seat.until(lambda: seat.at(Step.INPUT))
+
+    seat, _ = sit(act)
+    assert seat.wizard.choices.project == "survey"
 
 
 def test_back_keeps_what_was_entered_and_what_was_only_typed() -> None:
