@@ -27,9 +27,20 @@ CSV = EXAMPLE / "feedback.csv"
 
 
 def family(fleet: Fleet) -> list[int]:
-    """Return every process that `prism up` has started, directly or not, and its own."""
+    """Return every process that `prism up` has started, directly or not, and its own.
+
+    But for what makes the archive of the broker's classes, once on a machine: it comes and goes.
+    """
     children = psutil.Process(fleet.process.pid).children(recursive=True)
-    return [fleet.process.pid, *(one.pid for one in children)]
+    return [fleet.process.pid, *(one.pid for one in children if not makes_an_archive(one))]
+
+
+def makes_an_archive(process: psutil.Process) -> bool:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
+    return "class_archive" in words or "-Xshare:dump" in words or not words  # without words: it is a zombie
 
 
 def slow_down(fleet: Fleet, latency_ms: float) -> None:

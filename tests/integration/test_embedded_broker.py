@@ -151,37 +151,33 @@ def test_two_brokers_side_by_side(tmp_path: Path) -> None:
         assert "t" not in topics
 
 
-def test_the_next_broker_maps_the_classes_of_the_first(
+def test_a_later_start_maps_the_classes_that_an_earlier_one_has_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRISM_KAFKA_JARS", str(kafka_jars()[0].parent))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    classes = tmp_path / "prism" / "kafka" / "classes"
-    with EmbeddedBroker(tmp_path / "first") as first:
-        await_true(lambda: bool(list(classes.glob("*.jsa"))), "the archive")
-        assert str(classes) not in maps(first)
-    (archive,) = classes.glob("*.jsa")
-    with EmbeddedBroker(tmp_path / "second") as second:
-        assert str(archive) in maps(second)
-    archive.write_bytes(archive.read_bytes()[:1_000_000])
-    with EmbeddedBroker(tmp_path / "third") as third:
-        assert third.alive(), "half an archive is no archive"
-
-
-def maps(broker: EmbeddedBroker) -> str:
-    return Path(f"/proc/{broker.pid}/maps").read_text()
-
-
-def test_what_is_made_of_classes_ends_with_its_broker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PRISM_KAFKA_JARS", str(kafka_jars()[0].parent))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with EmbeddedBroker(tmp_path / "broker") as broker:
-        children = [one for one in psutil.Process().children(recursive=True) if one.pid != broker.pid]
-        assert any("class_archive" in " ".join(one.cmdline()) for one in children), "it is under way"
-    await_true(lambda: all(is_gone(one.pid) for one in children), "nothing is left")
+    broker = EmbeddedBroker(tmp_path / "broker")
+    with broker:
+        await_true(lambda: bool(dumping(tmp_path)), "the archive to be under way")
+        makers = dumping(tmp_path)
+    await_true(lambda: all(is_gone(one.pid) for one in makers), "what makes it ends with its broker")
     assert not list(tmp_path.rglob("*.jsa"))
+    with broker:
+        await_true(lambda: bool(list(tmp_path.rglob("*.jsa"))), "the archive")
+    (archive,) = tmp_path.rglob("*.jsa")
+    with broker:
+        assert str(archive) in Path(f"/proc/{broker.pid}/maps").read_text()
+
+
+def dumping(folder: Path) -> list[psutil.Process]:
+    """Return the children that make an archive in a folder."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            words = " ".join(one.cmdline())
+            if "-Xshare:dump" in words and str(folder) in words:
+                found.append(one)
+    return found
 
 
 def test_a_record_of_16_mib_fits(broker: EmbeddedBroker) -> None:
