@@ -250,7 +250,11 @@ def test_a_request_is_answered_with_nothing_but_what_is_granted(
     requester = secured.kafka(Role.REQUESTER)
     asked = {"key": "k", "value": {"user_email": "a@b.c", "prompt": "How are you?"}}
     send(requester, NAMES.request_topic, json.dumps(asked).encode(), "k")
-    reply = json.loads(first_record(requester, NAMES.text_reply_topic))
+    worker = fleet[Role.MODEL_WORKER]
+    try:
+        reply = json.loads(first_record(requester, NAMES.text_reply_topic))
+    except AssertionError as error:
+        raise AssertionError(f"{error}; the worker: {worker.ready()}, {worker.lines()[-20:]}") from None
     assert reply["key"] == "k"
     assert reply["value"]["response"]
 
