@@ -53,7 +53,7 @@ class ClassArchive:
         program = [sys.executable, "-P", "-m", "prism_embedded.class_archive"]
         classpath = os.pathsep.join(map(str, self._jars))
         arguments = [str(self.path), str(listing), str(self._java), classpath, *self._flags]
-        with log.open("wb") as out:
+        with suppress(OSError), log.open("wb") as out:  # the broker is up, and needs none
             self._maker = child.spawn([*program, *arguments], out)
 
     def leave(self) -> None:

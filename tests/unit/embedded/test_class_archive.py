@@ -76,6 +76,13 @@ def test_what_fails_leaves_no_archive_and_says_why(place: Place) -> None:
     assert place.listing.exists()
 
 
+def test_a_maker_that_cannot_be_started_ends_no_broker(place: Place) -> None:
+    archive = place.archive()
+    archive.make(place.listing, place.listing / "no folder")
+    archive.leave()
+    assert not archive.path.exists()
+
+
 def test_one_maker_at_a_time(place: Place) -> None:
     place.cache.mkdir(parents=True)
     with (place.cache / ".lock").open("w") as lock:
