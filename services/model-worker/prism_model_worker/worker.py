@@ -97,7 +97,7 @@ class Worker:
         self._producer_errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._producer_errors, **{"linger.ms": RESULT_LINGER_MS})
         self._dead_letters = DeadLetters(
-            self._producer, self._topics.dead_letter, metrics.count_dead_letter, log.warning
+            self._producer, self._topics.dead_letter, metrics.count_dead_letter, log.warning, patience.bear
         )
         self._calls = ModelCalls(settings, connect, clock)
         self._tasks, self._contexts = self._calls.tasks, self._calls.contexts
@@ -352,7 +352,7 @@ class Worker:
 
     def _ask_alone(self, task: BatchTask) -> None:
         """Begin once everything before is acknowledged: the next owner must not find it undone again."""
-        if self._producer.flush(SETTLE_S) or self._unsent:
+        if self._producer.flush(SETTLE_S) or self._unsent or self._dead_letters.waiting:
             return
         self._backlog.remove(task)
         held = self._membership.holdings.get(task.partition, task.epoch)
@@ -438,7 +438,8 @@ class Worker:
 
     def _send_again(self) -> None:
         """Send what was refused, once it is allowed again; its calls are paid for."""
-        if self._unsent and self._patience.reason is None:
+        if self._patience.reason is None:
+            self._dead_letters.send_again()
             unsent, self._unsent = self._unsent, []
             for send in unsent:
                 send()
@@ -463,12 +464,14 @@ class Worker:
         ):
             self._collect(0.02)
             self._producer.poll(0)
+            self._send_again()
             self._tasks.owner_turned()
         self._collect(0.0)
         # Not a flush: heartbeats may wait for a broker that is away.
         deadline = max(deadline, self._clock() + 0.5)
         while (self._on_their_way or self._dead_letters.waiting) and self._clock() < deadline:
             self._producer.poll(0.05)
+            self._send_again()
 
     def _lost(self, partitions: list[int]) -> None:
         """Forget what nobody has begun of these partitions."""

@@ -30,10 +30,16 @@ class DeadLetters:
         topic: str,
         count: Callable[[MessageReason], None],
         warn: Callable[..., None],
+        bear: Callable[[KafkaError, str], object] = raise_if_fatal,
     ) -> None:
-        """`count(reason)` and `warn(action, **values)` hear of each letter: a metric and a log."""
+        """`count(reason)` and `warn(action, **values)` hear of each letter: a metric and a log.
+
+        `bear(error, what)` hears why one cannot be written: true where it may be later, see `send_again`.
+        """
         # Letters that are not acknowledged.
         self.waiting = 0
+        self._bear = bear
+        self._unsent: list[Callable[[], None]] = []
         self._bytes = 0
         self._producer = producer
         self._topic = topic
@@ -48,7 +54,7 @@ class DeadLetters:
     def send(self, record: Record, reason: MessageReason, detail: str, done: Callable[[], object]) -> None:
         """Bury a record; `done` is called once that is durable.
 
-        Where the broker refuses the letter for good, the callback raises BrokerFatal.
+        Where the broker refuses the letter for good, this or the callback raises BrokerFatal.
         """
         place, size = f"{record.topic}/{record.partition}/{record.offset}", len(record.value or b"")
         why = _why(record, reason, detail)
@@ -61,13 +67,24 @@ class DeadLetters:
                 settled(error, message)
 
         def settled(error: KafkaError | None, _message: Message) -> None:
-            raise_if_fatal(error, f"write the dead letter of {place}")
             if error is not None:
-                # Delivery is tried without end: what fails all the same fails for good.
-                raise BrokerFatal(f"the dead letter of {place} cannot be written: {error.str()}")
+                not_written(error)
+                return
             self.waiting -= 1
             self._bytes -= size
             done()
+
+        def not_written(error: KafkaError) -> None:
+            if not self._bear(error, f"write the dead letter of {place}"):
+                # Delivery is tried without end: what fails all the same fails for good.
+                raise BrokerFatal(f"the dead letter of {place} cannot be written: {error.str()}") from None
+            self._unsent.append(write)
+
+        def write() -> None:
+            try:
+                send_dead_letter(self._producer, self._topic, record, reason, detail, delivered)
+            except KafkaException as error:
+                not_written(error.args[0])
 
         self._count(reason)
         self._warn(
@@ -80,7 +97,13 @@ class DeadLetters:
         )
         self.waiting += 1
         self._bytes += size
-        send_dead_letter(self._producer, self._topic, record, reason, detail, delivered)
+        write()
+
+    def send_again(self) -> None:
+        """Send what was refused, now that it may be allowed again."""
+        unsent, self._unsent = self._unsent, []
+        for write in unsent:
+            write()
 
 
 def send_dead_letter(

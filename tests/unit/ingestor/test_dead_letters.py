@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from prism.kafka.clients import KafkaSettings
 from prism.kafka.dead_letters import DeadLetters
@@ -75,6 +75,29 @@ def test_a_letter_that_is_refused_for_good_stops_the_process(post: Post) -> None
     with pytest.raises(BrokerFatal, match="t/0/0"):
         post.fail(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     assert done == []
+
+
+@pytest.mark.parametrize("when", ["at_once", "later"])
+def test_a_letter_whose_refusal_is_borne_is_sent_again(
+    post: Post, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    post.letters._bear = lambda error, _what: error.code() == refusal.code()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KafkaException(refusal)
+
+    with monkeypatch.context() as broker:
+        if when == "at_once":
+            broker.setattr(post.producer, "produce", refuse)
+        post.letters.send(record_of(b"x"), MessageReason.NOT_PARSED, "why", lambda: done.append("done"))
+    if when == "later":
+        post.fail(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    assert (done, post.letters.waiting) == ([], 1)
+    post.letters.send_again()
+    post.producer.flush()
+    assert (done, post.letters.waiting, len(post.counted)) == (["done"], 0, 1)
 
 
 def test_an_original_too_large_for_the_broker_leaves_its_place(post: Post) -> None:

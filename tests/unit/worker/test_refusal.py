@@ -1,5 +1,7 @@
 """A broker that refuses something ends a worker, and no row is suspected of it."""
 
+import queue
+from collections import deque
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +14,10 @@ from prism.service.lifecycle import StopSignal
 from prism.service.readiness import Readiness
 from prism_model_worker.holdings import Holdings
 from prism_model_worker.membership import Membership
+from prism_model_worker.patience import Patience
+from prism_model_worker.tasks import TaskQueue
 from prism_model_worker.worker import Worker
+from tests.unit.worker.world import Clock
 
 
 class Consumer:
@@ -70,3 +75,30 @@ def test_an_end_that_nobody_can_explain_leaves_its_name() -> None:
     with pytest.raises(BrokerFatal):
         worker(consumer, BrokerFatal("fenced")).run(cast(StopSignal, STOP))
     assert consumer.notes == []
+
+
+@pytest.mark.promise(5)
+def test_a_worker_that_stops_sends_what_was_refused_and_is_allowed_again() -> None:
+    """Else it would wait for the whole drain, and its calls would be paid for twice."""
+    clock, made = Clock(), object.__new__(Worker)
+
+    def poll(seconds: float) -> None:
+        clock.now += seconds
+
+    def send() -> None:
+        made._on_their_way -= 1
+
+    parts: dict[str, Any] = {
+        "_tasks": TaskQueue(clock), "_open": {}, "_backlog": deque(), "_clock": clock, "_on_their_way": 1,
+        "_unsent": [send], "_patience": Patience(lambda: None, clock),
+        "_quarantine": SimpleNamespace(lose=lambda _: None), "_sharing": None,
+        "_dead_letters": SimpleNamespace(waiting=0, send_again=lambda: None),
+        "_producer": SimpleNamespace(poll=poll),
+        "_calls": SimpleNamespace(callers=SimpleNamespace(finished=queue.SimpleQueue())),
+    }  # fmt: skip
+    for name, part in parts.items():
+        setattr(made, name, part)
+    began = clock.now
+    made._drain_for([0], 22.0)
+    assert made._unsent == []
+    assert clock.now - began < 1.0

@@ -125,7 +125,11 @@ class RequestLane:
         self._errors = ErrorWatch()
         self._producer: Producer = kafka.producer(self._errors)
         self._dead_letters = DeadLetters(
-            self._producer, settings.dead_letter, metrics.count_dead_letter, log.warning
+            self._producer,
+            settings.dead_letter,
+            metrics.count_dead_letter,
+            log.warning,
+            self._patience.bear,
         )
         self._album = album
         # One photo is decoded while the next one's text is; more would only queue for the decoder.
@@ -414,6 +418,7 @@ class RequestLane:
     def _send_again(self) -> None:
         if self._patience.reason is not None:
             return
+        self._dead_letters.send_again()
         for _ in range(self._unsent.qsize()):
             self._unsent.get_nowait()()
 
@@ -514,6 +519,7 @@ class RequestLane:
         deadline = self._clock() + DRAIN_S
         while any(place[0] in partitions for place in self._open) and self._clock() < deadline:
             self._producer.poll(0.02)
+            self._send_again()
             self._settle()
         self._lost(partitions)
 

@@ -215,6 +215,28 @@ def test_a_reply_that_is_not_allowed_is_sent_again_once_it_is(when: str) -> None
     assert bench.held.frontier.committable == 1
 
 
+def test_a_lane_that_gives_back_sends_what_was_refused_and_is_allowed_again() -> None:
+    """Letters too: a request that fails leaves one."""
+    bench = Bench()
+    refusals = [KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)] * 2
+    bench.kafka.later = lambda _: refusals.pop() if refusals else None
+    bench.lane._patience = patience = Patience(lambda: None, bench.clock, ask_every_s=0.001)
+    bench.lane._dead_letters._bear = patience.bear
+    bench.ask(schema={"type": "string"})
+    bench.kafka.poll(0)
+    assert (refusals, bench.letters, len(bench.codes)) == ([], 1, 1)
+    await_value(lambda: patience.reason is None, "it to pass")
+    deliver = bench.kafka.poll
+
+    def poll(seconds: float) -> None:
+        bench.clock.now += seconds
+        deliver(seconds)
+
+    bench.kafka.poll = poll  # type: ignore[method-assign]
+    bench.lane._drain([0])
+    assert bench.held.frontier.committable == 1
+
+
 @pytest.mark.parametrize("when", ["at_once", "later"])
 def test_a_reply_that_is_refused_for_another_reason_breaks_the_lane(when: str) -> None:
     bench = Bench()
