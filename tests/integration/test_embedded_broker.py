@@ -166,7 +166,15 @@ def test_a_later_start_maps_the_classes_that_an_earlier_one_has_kept(
         await_true(lambda: bool(list(tmp_path.rglob("*.jsa"))), "the archive")
     (archive,) = tmp_path.rglob("*.jsa")
     with broker:
-        assert str(archive) in Path(f"/proc/{broker.pid}/maps").read_text()
+        assert str(archive) in maps(broker)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 3] + bytes(10_000) + whole[len(whole) // 3 + 10_000 :])
+    with broker:
+        assert str(archive) not in maps(broker), "one with wrong bytes is no archive"
+
+
+def maps(broker: EmbeddedBroker) -> str:
+    return Path(f"/proc/{broker.pid}/maps").read_text()
 
 
 def dumping(folder: Path) -> list[psutil.Process]:
