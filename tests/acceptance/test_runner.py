@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -57,6 +58,24 @@ class Terminal:
         self._reader.join(60)
         assert not self._reader.is_alive()
         return code
+
+
+def test_a_terminal_that_goes_away_without_a_word_ends_it(tmp_path: Path) -> None:
+    """As of a container's session: the process does not own it, and hears of nothing."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [PRISM, "runner"], cwd=tmp_path, env=plain_environment(TERM="xterm-256color"), stdin=slave,
+        stdout=slave, stderr=slave, start_new_session=True,
+    )  # fmt: skip
+    try:
+        os.close(slave)
+        seen = b""
+        while b"Which project" not in seen:
+            seen += os.read(master, 65536)
+        os.close(master)
+        assert process.wait(60) == -signal.SIGHUP
+    finally:
+        process.kill()
 
 
 def test_a_script_gives_every_answer_and_gets_the_four_files(fleet: Fleet, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from prism.messages import CommandName
+from prism_cli import terminal
 from prism_cli.board import Board, RunView
 from prism_cli.console import messages
 from prism_cli.dashboard import crew, frame, overview, tallies
@@ -260,6 +261,7 @@ class Dashboard(App[None]):
             # What is ignored, as under nohup, stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        self.set_interval(terminal.LOOK_S, self._mind_the_terminal)
         if self.follower is not None:
             self.follower.start()
 
@@ -267,6 +269,10 @@ class Dashboard(App[None]):
         if number != signal.SIGINT:
             self.caught = number
         self.action_leave()
+
+    def _mind_the_terminal(self) -> None:
+        if terminal.is_gone():
+            self._on_signal(signal.SIGHUP)
 
     def take(self, picture: Picture) -> None:
         """Show a picture soon. From any thread."""

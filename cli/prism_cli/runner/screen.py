@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from prism_cli import terminal
 from prism_cli.runner import pages
 from prism_cli.runner.boxes import Help, Leaving
 from prism_cli.runner.choices import Choices, Step, Wrong
@@ -79,11 +80,16 @@ class Runner(App[bool]):
             # Not in the main thread, as in tests: then somebody else looks after signals.
             with suppress(RuntimeError, ValueError, NotImplementedError):
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        self.set_interval(terminal.LOOK_S, self._mind_the_terminal)
         self.arrive()
 
     def _on_signal(self, number: int) -> None:
         self.caught = number
         self._leave(True)
+
+    def _mind_the_terminal(self) -> None:
+        if terminal.is_gone():
+            self._on_signal(signal.SIGHUP)
 
     # What errands see
 
